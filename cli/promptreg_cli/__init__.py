@@ -1,0 +1,1 @@
+"""The command ``promptreg``: parse, one library call, print."""

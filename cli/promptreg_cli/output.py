@@ -1,0 +1,130 @@
+"""What people and programs see: tables that fit the terminal, one JSON object a line, progress."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from promptreg.prompts import PromptVersion, Scalar
+
+__all__ = [
+    "as_json",
+    "json_option",
+    "note",
+    "number",
+    "progress",
+    "table",
+    "version_fields",
+    "when",
+]
+
+json_option = click.option("--json", "as_json_lines", is_flag=True, help="One JSON object a line.")
+
+_PIPE_WIDTH = 10_000  # a pipe has no edge: nothing is folded or cut
+_PATIENCE = 0.5  # seconds of work before a progress bar appears
+
+
+def as_json(fields: Mapping[str, Any]) -> None:
+    """Print one JSON object on its own line."""
+    click.echo(json.dumps(fields, ensure_ascii=False, default=str))
+
+
+def note(text: str) -> None:
+    """Tell the person something that is not the result."""
+    click.echo(text, err=True)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table that fits the terminal; the first column is never cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else _PIPE_WIDTH, highlight=False)
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, header in enumerate(headers):
+        grid.add_column(header, overflow="fold" if index == 0 else "ellipsis", no_wrap=index > 0)
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    with console.capture() as capture:
+        console.print(grid)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function to call with (bytes done, bytes in all); a bar appears if it takes a while."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn(description),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    job = bar.add_task(description, total=None)
+    began = time.monotonic()
+
+    def advance(done: int, total: int) -> None:
+        if not bar.live.is_started and time.monotonic() - began > _PATIENCE:
+            bar.start()
+        bar.update(job, completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+def version_fields(version: "PromptVersion") -> dict[str, Any]:
+    """Return what a program wants to know about a version."""
+    return {
+        "ref": version.ref,
+        "task": version.task,
+        "version": version.version,
+        "digest": str(version.digest),
+        "base": str(version.base),
+        "base_name": version.base_name,
+        "method": version.method.value,
+        "task_type": version.task_type.value,
+        "placement": version.placement.value,
+        "tokens": version.num_virtual_tokens,
+        "token_dim": version.token_dim,
+        "size": version.size,
+        "init": version.init,
+        "parent": version.parent,
+        "note": version.note,
+        "hyperparameters": dict(version.hyperparameters),
+        "metrics": dict(version.metrics),
+        "aliases": list(version.aliases),
+        "pushed_by": version.pushed_by,
+        "pushed_at": version.pushed_at.isoformat(),
+        "canary": version.canary is not None,
+        "yanked": None
+        if version.yanked is None
+        else {"when": version.yanked.when.isoformat(), "reason": version.yanked.reason},
+    }
+
+
+def number(value: "Scalar") -> str:
+    """Return ``value`` as a person reads it."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def when(version: "PromptVersion") -> str:
+    """Return when a version was pushed, in the reader's own time zone."""
+    return f"{version.pushed_at.astimezone():%Y-%m-%d %H:%M}"

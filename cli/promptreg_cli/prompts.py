@@ -1,0 +1,174 @@
+"""``promptreg list``, ``show``, ``alias`` and ``yank``: what is registered."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from promptreg_cli import output
+from promptreg_cli.main import Settings, pass_settings
+from promptreg_cli.parameters import BASE, REFERENCE, TASK
+
+if TYPE_CHECKING:
+    from promptreg.prompts import PromptVersion
+
+__all__ = ["COMMANDS", "alias", "list_prompts", "show", "yank"]
+
+
+@click.command("list")
+@click.argument("task", required=False, type=TASK)
+@click.option("--where", metavar="EXPR", help="A filter: hp.length = 20 and metric.accuracy > 0.9")
+@click.option(
+    "--sort", metavar="KEY", help="A column, hp.NAME or metric.NAME; -KEY: the largest first."
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many at most."
+)
+@click.option("--after", metavar="CURSOR", help="Go on where the page before ended.")
+@click.option("--yanked", is_flag=True, help="Show yanked versions too.")
+@output.json_option
+@pass_settings
+def list_prompts(
+    settings: Settings,
+    task: str | None,
+    where: str | None,
+    sort: str | None,
+    limit: int,
+    after: str | None,
+    yanked: bool,
+    as_json_lines: bool,
+) -> None:
+    """List registered prompts, the newest first.
+
+    TASK may hold wildcards ('acme/*'). A filter compares columns (task, base, method, tokens, pushed_at, …),
+    alias, hp.NAME and metric.NAME with = != < <= > >=, joined by and, or, not; * and ? are wildcards.
+
+    \b
+    Example:
+      promptreg list --where 'metric.accuracy > 0.9 and (hp.lr <= 0.3 or alias = prod)' --sort -metric.accuracy
+    """
+    with settings.registry() as registry:
+        page = registry.list(task, where=where, sort=sort, limit=limit, after=after, yanked=yanked)
+    if as_json_lines:
+        for version in page.versions:
+            output.as_json(output.version_fields(version))
+    elif page.versions:
+        headers = ("REF", "BASE", "METHOD", "TOKENS", "ALIASES", "METRICS", "PUSHED")
+        output.table(headers, [_row(version) for version in page.versions])
+    else:
+        output.note("no prompt matches" if task or where else "no prompt is registered yet")
+    if page.next is not None:
+        output.note(f"there are more: --after {page.next}")
+
+
+@click.command()
+@click.argument("reference", metavar="REF", type=REFERENCE)
+@click.option("--base", type=BASE, help="The base model, where REF is an alias on several.")
+@output.json_option
+@pass_settings
+def show(settings: Settings, reference: str, base: str | None, as_json_lines: bool) -> None:
+    """Show all that is registered about the prompt REF.
+
+    \b
+    Example:
+      promptreg show sst2@prod
+    """
+    with settings.registry() as registry:
+        version = registry.show(reference, base=base)
+    if as_json_lines:
+        output.as_json(output.version_fields(version))
+        return
+    rows = [(name, text) for name, text in _facts(version) if text]
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {text}")
+
+
+@click.command()
+@click.argument("reference", metavar="REF", type=REFERENCE)
+@click.argument("name")
+@click.option("--base", type=BASE, help="The base model, where REF is an alias on several.")
+@output.json_option
+@pass_settings
+def alias(
+    settings: Settings, reference: str, name: str, base: str | None, as_json_lines: bool
+) -> None:
+    """Let the alias NAME stand for the prompt REF, on its base model.
+
+    \b
+    Example:
+      promptreg alias sst2@3 prod
+    """
+    with settings.registry() as registry:
+        version, before = registry.set_alias(reference, name, base=base)
+    if as_json_lines:
+        output.as_json(
+            {
+                "alias": f"{version.task}@{name}",
+                "ref": version.ref,
+                "base": str(version.base),
+                "before": None if before is None else before.ref,
+            }
+        )
+    else:
+        moved = "" if before is None else f" (was {before.ref})"
+        click.echo(f"{version.task}@{name} is {version.ref}{moved}")
+
+
+@click.command()
+@click.argument("reference", metavar="REF", type=REFERENCE)
+@click.option("--reason", required=True, help="Why nobody should use it.")
+@click.option("--base", type=BASE, help="The base model, where REF is an alias on several.")
+@output.json_option
+@pass_settings
+def yank(
+    settings: Settings, reference: str, reason: str, base: str | None, as_json_lines: bool
+) -> None:
+    """Withdraw the prompt REF: only its number still leads to it, with a warning.
+
+    \b
+    Example:
+      promptreg yank sst2@3 --reason 'trained on the test set'
+    """
+    with settings.registry() as registry:
+        version = registry.yank(reference, reason=reason, base=base)
+    if as_json_lines:
+        output.as_json(output.version_fields(version))
+    else:
+        click.echo(f"yanked {version.ref}: {version.yanked.reason if version.yanked else reason}")
+
+
+def _row(version: "PromptVersion") -> tuple[str, ...]:
+    metrics = ", ".join(f"{k}={output.number(v)}" for k, v in sorted(version.metrics.items()))
+    return (
+        f"{version.ref} (yanked)" if version.yanked else version.ref,
+        version.base_name or version.base.short,
+        version.method.value,
+        str(version.num_virtual_tokens),
+        ", ".join(version.aliases),
+        metrics,
+        output.when(version),
+    )
+
+
+def _facts(version: "PromptVersion") -> list[tuple[str, str]]:
+    base = f"{version.base_name}  {version.base}" if version.base_name else str(version.base)
+    facts = [
+        ("ref", version.ref),
+        ("aliases", ", ".join(version.aliases)),
+        ("yanked", "" if version.yanked is None else version.yanked.reason),
+        ("base", base),
+        ("method", f"{version.method.value}, {version.task_type.value}, {version.placement.value}"),
+        ("tokens", f"{version.num_virtual_tokens} x {version.token_dim}"),
+        ("init", version.init or ""),
+        ("digest", f"{version.digest}  {version.size:,} bytes"),
+        ("canary", "recorded" if version.canary else "none"),
+        ("parent", version.parent or ""),
+        ("note", version.note or ""),
+        ("pushed", f"{output.when(version)} by {version.pushed_by}"),
+    ]
+    facts += [(f"metric.{k}", output.number(v)) for k, v in sorted(version.metrics.items())]
+    facts += [(f"hp.{k}", output.number(v)) for k, v in sorted(version.hyperparameters.items())]
+    return facts
+
+
+COMMANDS = (list_prompts, show, alias, yank)

@@ -1,0 +1,31 @@
+"""Whether a prompt's shape fits a base model: what can be told without any weights."""
+
+from promptreg.bases import BaseModel
+from promptreg.errors import IncompatibleModelError
+from promptreg.prompts import Method, SoftPrompt, TaskType
+
+__all__ = ["check_shape"]
+
+
+def check_shape(prompt: SoftPrompt, base: BaseModel) -> None:
+    """Return if ``prompt`` is as wide (and, for prefix tuning, as deep) as ``base``.
+
+    Raises:
+        IncompatibleModelError: It is not, or one is for an encoder-decoder and the other is none.
+    """
+    if prompt.method is Method.PREFIX_TUNING:
+        wanted = f"{prompt.num_layers} layers and keys {prompt.token_dim} wide"
+        found = f"{base.num_layers} layers and keys {base.key_value_dim} wide"
+    else:
+        wanted, found = f"token_dim {prompt.token_dim}", f"token_dim {base.token_dim}"
+    if prompt.task_type in _ONE_KIND:
+        wanted += _KINDS[prompt.task_type is TaskType.SEQ_2_SEQ_LM]
+        found += _KINDS[base.encoder_decoder]
+    if wanted != found:
+        raise IncompatibleModelError(
+            f"a base model with {wanted}", f"{base} with {found}", "incompatible"
+        )
+
+
+_ONE_KIND = {TaskType.CAUSAL_LM, TaskType.SEQ_2_SEQ_LM}
+_KINDS = {True: ", an encoder-decoder", False: ", a decoder alone"}

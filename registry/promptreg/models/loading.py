@@ -1,0 +1,73 @@
+"""Loading a base model from its directory, as the class that a prompt's task needs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptreg.errors import MissingDependencyError, UnreadableBaseModelError
+from promptreg.prompts import SoftPrompt, TaskType
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["load_base"]
+
+_CLASSES = {
+    TaskType.CAUSAL_LM: "AutoModelForCausalLM",
+    TaskType.SEQ_2_SEQ_LM: "AutoModelForSeq2SeqLM",
+    TaskType.SEQ_CLS: "AutoModelForSequenceClassification",
+    TaskType.TOKEN_CLS: "AutoModelForTokenClassification",
+    TaskType.QUESTION_ANS: "AutoModelForQuestionAnswering",
+    TaskType.FEATURE_EXTRACTION: "AutoModel",
+}
+
+
+def load_base(directory: Path, prompt: SoftPrompt) -> "PreTrainedModel":
+    """Load the base model in ``directory`` in its stored dtype, in evaluation mode.
+
+    Args:
+        directory: A transformers directory with safetensors weights. No code in it is run.
+        prompt: What the base model is wanted for: its task decides the class.
+
+    Raises:
+        UnreadableBaseModelError: transformers cannot load it as that class.
+        MissingDependencyError: transformers is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingDependencyError("transformers", "torch", "loading a base model") from error
+    options: dict[str, Any] = {}
+    if (labels := _label_count(prompt)) is not None:
+        options["num_labels"] = labels
+    name = _CLASSES[prompt.task_type or TaskType.CAUSAL_LM]
+    try:
+        model: PreTrainedModel = getattr(transformers, name).from_pretrained(
+            directory,
+            dtype="auto",
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = f"transformers cannot load it as {name} ({_first_line(error)})"
+        remedy = "name the directory of the base model that the prompt was trained on"
+        raise UnreadableBaseModelError(str(directory), reason, remedy) from error
+    return model.eval()
+
+
+def _label_count(prompt: SoftPrompt) -> int | None:
+    """Return how many labels the prompt's own classifier tells apart, if it brings one.
+
+    A classifier's last weight is [labels, H] and its bias [labels], so any tensor's first dimension tells.
+    """
+    if prompt.task_type not in {TaskType.SEQ_CLS, TaskType.TOKEN_CLS}:
+        return None
+    trained = [name for name in prompt.tensors if name.startswith("modules_to_save.")]
+    outputs = [name for name in trained if name.endswith(("out_proj.weight", "classifier.weight", "score.weight"))]
+    return prompt.tensors[outputs[0]].shape[0] if outputs else None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,404 @@
+"""The registry: the one place where the database and the objects meet."""
+
+import getpass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from promptreg.canaries import Canary
+from promptreg.database import Database, NewVersion, Page
+from promptreg.digests import Digest
+from promptreg.errors import (
+    CorruptObjectError,
+    StoreError,
+)
+from promptreg.fingerprints import WeightTable
+from promptreg.fitting import check_shape
+from promptreg.names import Reference, check_alias, check_base_name, check_task
+from promptreg.prompts import PromptVersion, PulledPrompt, Scalar, SoftPrompt, TaskType
+from promptreg.settings import Locations, cache_directory
+
+if TYPE_CHECKING:
+    from promptreg.bases import BaseModel
+    from promptreg.objects import ObjectStore
+
+__all__ = ["Pushed", "Registry"]
+
+_A = TypeVar("_A")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        version: The registered version.
+        created: False if it was there already: the same prompt for the same task and base model.
+        notes: What a person should know about it.
+    """
+
+    version: PromptVersion
+    created: bool
+    notes: tuple[str, ...] = ()
+
+
+class Registry:
+    """Trained soft prompts: what is registered about them, and their tensors.
+
+    Safe to use from several threads; every process opens its own.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        objects: "ObjectStore | Callable[[], ObjectStore]",
+        *,
+        user: str | None = None,
+    ) -> None:
+        self._database = database
+        self._open_objects = objects
+        self._user = user
+        self._tables: dict[Digest, WeightTable] = {}
+
+    @classmethod
+    def open(cls, database_url: str | None = None, objects_url: str | None = None) -> "Registry":
+        """Open the registry at the two URLs, those of the environment, or the user's own.
+
+        The user's own (no URL and no ``PROMPTREG_DATABASE_URL``) is made and upgraded at need; any other
+        database is upgraded by ``Registry.upgrade`` or ``promptreg upgrade``. The object store is opened
+        when it is first needed, so listing never waits for it.
+
+        Args:
+            database_url: ``sqlite:///PATH``, a path, or ``postgresql://HOST/NAME``.
+            objects_url: A path, ``file://PATH``, or ``s3://BUCKET/PREFIX?endpoint=URL``.
+
+        Raises:
+            ConfigurationError: A URL cannot be understood.
+            DatabaseUnavailableError: The database cannot be reached.
+            SchemaError: The database's schema is not this release's.
+        """
+        places = Locations.find(database_url, objects_url)
+        database = Database.open(places.database, upgrade=places.embedded)
+
+        def open_objects() -> "ObjectStore":
+            from promptreg.objects import CachedStore, open_store
+
+            return CachedStore(open_store(places.objects), cache_directory() / "objects")
+
+        return cls(database, open_objects)
+
+    @staticmethod
+    def upgrade(database_url: str | None = None) -> tuple[str | None, str]:
+        """Bring the database's schema to this release's; return the revision before and after."""
+        from promptreg.database import upgrade
+
+        return upgrade(Locations.find(database_url).database)
+
+    def close(self) -> None:
+        """Give back the database's and the store's connections."""
+        self._database.close()
+        if "_objects" in self.__dict__:
+            self._objects.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def push(
+        self,
+        prompt: SoftPrompt,
+        *,
+        task: str,
+        base: "BaseModel | str",
+        hyperparameters: Mapping[str, Scalar] | None = None,
+        metrics: Mapping[str, Scalar] | None = None,
+        aliases: Sequence[str] = (),
+        template: str | None = None,
+        labels: Sequence[str] = (),
+        parent: str | None = None,
+        note: str | None = None,
+        canary: Canary | None = None,
+    ) -> Pushed:
+        """Register ``prompt`` as the next version of ``task``.
+
+        The objects are stored before the row that names them: a crash between the two leaves objects that
+        nothing names, never a row whose object is missing. The same prompt pushed to the same task and
+        base again is the version that exists.
+
+        Args:
+            prompt: The soft prompt, as ``artifacts.read`` or the tuning gives it.
+            task: The task's name; it is made if it is new.
+            base: The base model: as ``from_files`` or ``from_module`` gives it, or a registered one's name
+                or fingerprint.
+            hyperparameters: Added to those that the prompt brings; the same name wins here.
+            metrics: What it scored.
+            aliases: Names to set on the version, such as ``prod``.
+            template: The text around the input, with ``{text}`` where it goes.
+            labels: The label words.
+            parent: The reference of the version that it was started from.
+            note: Free text.
+            canary: What prompt and base give on a few inputs, from ``record_canary``.
+
+        Raises:
+            InvalidNameError: A name is outside the grammar.
+            BaseModelNotFoundError: No such base model is registered.
+            IncompatibleModelError: The prompt's shape does not fit the base model.
+            InvalidArtifactError: A tensor breaks the format's rules (NaN, too large, …).
+            ConflictError: The base model's name is taken by another base model.
+            StoreError, DatabaseError: One of the two cannot be used; nothing was registered.
+        """
+        from promptreg.artifacts import dump_tensors
+        from promptreg.manifests import manifest_bytes
+
+        check_task(task)
+        for alias in aliases:
+            check_alias(alias)
+        known = self._database.base(base)[0] if isinstance(base, str) else base
+        prompt = _complete(prompt, known, hyperparameters or {}, template, tuple(labels))
+        check_shape(prompt, known)
+        parent_ref = None if parent is None else self.resolve(parent).ref
+        tensors = dump_tensors(prompt.tensors)
+        manifest = manifest_bytes(
+            prompt, base=known.fingerprint, tensors=Digest.of(tensors), size=len(tensors)
+        )
+        if not isinstance(base, str):
+            known = self.add_base(base)
+        evidence = canary.to_bytes() if canary is not None else None
+        digest, manifest_digest, canary_digest = self._put(tensors, manifest, evidence)
+        if digest is None or manifest_digest is None:
+            raise AssertionError("both were given")
+        version, created = self._database.register(
+            NewVersion(
+                task=task,
+                base=known.fingerprint,
+                digest=digest,
+                size=len(tensors),
+                manifest=manifest_digest,
+                manifest_size=len(manifest),
+                canary=canary_digest,
+                canary_size=len(evidence) if evidence is not None else None,
+                method=prompt.method,
+                task_type=prompt.task_type or TaskType.FEATURE_EXTRACTION,
+                placement=prompt.placement,
+                num_virtual_tokens=prompt.num_virtual_tokens,
+                token_dim=prompt.token_dim,
+                init=prompt.init,
+                parent=parent_ref,
+                note=note,
+                by=self._by,
+                hyperparameters=prompt.hyperparameters,
+                metrics=metrics or {},
+                aliases=tuple(aliases),
+                # The manifest names the tensors' digest and the base, so it tells prompts apart.
+                idempotency_key=str(manifest_digest),
+            )
+        )
+        notes = [] if created else [f"{version.ref} holds this prompt already"]
+        notes += self._write_record(version)
+        return Pushed(version=version, created=created, notes=tuple(notes))
+
+    def pull(self, reference: str, *, base: str | None = None) -> PulledPrompt:
+        """Return the prompt that ``reference`` names, every byte checked against its digest.
+
+        Args:
+            reference: ``sst2``, ``sst2@3``, ``sst2@prod`` or ``sha256:…``.
+            base: The name or fingerprint of the base model at hand, where the reference needs one.
+
+        Raises:
+            NotFoundError: There is no such prompt, or its object is gone.
+            AmbiguousReferenceError: There are several.
+            CorruptObjectError: The stored bytes are not those that were pushed.
+        """
+        from promptreg.artifacts import load_tensors
+        from promptreg.manifests import read_manifest
+
+        version = self.resolve(reference, base=base)
+        data, manifest, evidence = self._get(version.digest, version.manifest, version.canary)
+        if data is None or manifest is None:
+            raise AssertionError("both were asked for")
+        prompt = read_manifest(manifest, load_tensors(data))
+        return PulledPrompt(
+            version=version,
+            prompt=prompt,
+            base=self.base(str(version.base)),
+            canary=Canary.from_bytes(evidence) if evidence is not None else None,
+        )
+
+    def resolve(self, reference: str, *, base: str | None = None) -> PromptVersion:
+        """Return the version that ``reference`` names.
+
+        Raises:
+            InvalidNameError: It is outside the grammar.
+            NotFoundError: There is no such task, version, alias or digest.
+            AmbiguousReferenceError: It names several.
+        """
+        parsed = Reference.parse(reference)
+        at_hand = None if base is None else self._database.base(base)[0].fingerprint
+        return self._database.resolve(parsed, base=at_hand)
+
+    show = resolve
+
+    def list(
+        self,
+        task: str | None = None,
+        *,
+        where: str | None = None,
+        sort: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+        yanked: bool = False,
+    ) -> Page:
+        """Return one page of versions, the newest first unless sorted otherwise.
+
+        Args:
+            task: Only this task's; ``*`` and ``?`` are wildcards.
+            where: A filter, such as ``metric.accuracy > 0.9 and (hp.lr <= 0.3 or alias = prod)``.
+            sort: A column, ``hp.NAME`` or ``metric.NAME``; with ``-`` in front, the largest first.
+            limit: How many at most.
+            after: Where the page before ended: its ``next``.
+            yanked: Whether to show yanked versions too.
+
+        Raises:
+            InvalidFilterError: The filter, the sort key or ``after`` cannot be understood.
+        """
+        return self._database.page(
+            task=task, where=where, sort=sort, limit=limit, after=after, yanked=yanked
+        )
+
+    def set_alias(
+        self, reference: str, name: str, *, base: str | None = None
+    ) -> tuple[PromptVersion, PromptVersion | None]:
+        """Let the alias ``name`` stand for the version that ``reference`` names.
+
+        Returns:
+            That version, and the one that the alias stood for before, if there was one.
+        """
+        check_alias(name)
+        version = self.resolve(reference, base=base)
+        before = self._database.set_alias(version, name, by=self._by)
+        return self.resolve(version.ref), before
+
+    def yank(self, reference: str, *, reason: str, base: str | None = None) -> PromptVersion:
+        """Withdraw a version: it stays readable by its number, and nothing else leads to it."""
+        return self._database.yank(self.resolve(reference, base=base), reason=reason, by=self._by)
+
+    def add_base(self, base: "BaseModel") -> "BaseModel":
+        """Register a base model. The same weights again are the one that is registered.
+
+        Raises:
+            ConflictError: Its name is another base model's, or these weights have another name.
+        """
+        if base.name is not None:
+            check_base_name(base.name)
+        if base.table is None:
+            return self._database.base(str(base.fingerprint))[0]
+        # The object first, as for prompts: a registered base model has a table of weights.
+        table = self._objects.put(base.table.to_bytes())
+        self._tables[table] = base.table
+        return replace(self._database.add_base(base, table=table, by=self._by), table=base.table)
+
+    def base(self, base: str) -> "BaseModel":
+        """Return the registered base model of that name or fingerprint, with its table of weights.
+
+        Raises:
+            BaseModelNotFoundError: There is none.
+        """
+        found, digest = self._database.base(base)
+        if digest not in self._tables:
+            data = self._objects.get(digest)
+            try:
+                self._tables[digest] = WeightTable.from_bytes(data)
+            except ValueError as error:
+                raise CorruptObjectError(str(digest), str(error), str(self._objects)) from error
+        return replace(found, table=self._tables[digest])
+
+    def bases(self) -> "Sequence[BaseModel]":
+        """Return all registered base models, without their tables."""
+        return self._database.bases()
+
+    @cached_property
+    def _objects(self) -> "ObjectStore":
+        return self._open_objects() if callable(self._open_objects) else self._open_objects
+
+    @cached_property
+    def _by(self) -> str:
+        if self._user is not None:
+            return self._user
+        try:
+            return getpass.getuser()
+        except (OSError, KeyError):  # no such user in the password database, as in bare containers
+            return "unknown"
+
+    def _put(self, *pieces: bytes | None) -> Sequence[Digest | None]:
+        return self._side_by_side(self._objects.put, pieces)
+
+    def _get(self, *digests: Digest | None) -> Sequence[bytes | None]:
+        return self._side_by_side(self._objects.get, digests)
+
+    @staticmethod
+    def _side_by_side(step: Callable[[_A], _R], things: Sequence[_A | None]) -> Sequence[_R | None]:
+        """Do ``step`` for each thing that is there, at once: a store's answer takes a round trip."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=len(things)) as pool:
+            futures = [None if thing is None else pool.submit(step, thing) for thing in things]
+        return [None if future is None else future.result() for future in futures]
+
+    def _write_record(self, version: PromptVersion) -> Sequence[str]:
+        """Describe the version beside its objects, so that the database can be rebuilt from them."""
+        try:
+            self._objects.put_record(f"{version.task}/{version.version}.json", _record(version))
+        except StoreError as error:
+            # The commit has happened: the version exists, and a second push writes the record.
+            return [f"its record was not written ({error}); push it again to write it"]
+        return []
+
+
+def _complete(
+    prompt: SoftPrompt,
+    base: "BaseModel",
+    hyperparameters: Mapping[str, Scalar],
+    template: str | None,
+    labels: tuple[str, ...],
+) -> SoftPrompt:
+    """Return ``prompt`` with what its file did not say."""
+    task_type = prompt.task_type
+    if task_type is None:
+        task_type = TaskType.SEQ_2_SEQ_LM if base.encoder_decoder else TaskType.CAUSAL_LM
+    return replace(
+        prompt,
+        task_type=task_type,
+        hyperparameters={**prompt.hyperparameters, **hyperparameters},
+        template=template if template is not None else prompt.template,
+        labels=labels or prompt.labels,
+    )
+
+
+def _record(version: PromptVersion) -> bytes:
+    document = {
+        "format": "promptreg.record/1",
+        "task": version.task,
+        "version": version.version,
+        "base": str(version.base),
+        "digest": str(version.digest),
+        "size": version.size,
+        "manifest": str(version.manifest),
+        "canary": None if version.canary is None else str(version.canary),
+        "parent": version.parent,
+        "note": version.note,
+        "pushed_by": version.pushed_by,
+        "pushed_at": version.pushed_at.isoformat(),
+        "metrics": dict(version.metrics),
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
