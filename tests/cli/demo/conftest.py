@@ -1,17 +1,13 @@
 """The demo's base model and prompts, as anybody would load them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from promptreg_cli import demo
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,15 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from promptreg_cli import demo
+from promptreg_cli.demo import evaluation, tasks
 from promptreg_cli.demo.bases import CHANGED_TENSOR, wrong_base
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -36,12 +35,21 @@ def test_every_other_file_of_the_wrong_base_is_the_same(wrong: Path) -> None:
 
 
 def test_the_wrong_base_loads_as_the_right_one_does(wrong: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
     model: Any = AutoModelForCausalLM.from_pretrained(wrong)
     assert {str(p.dtype) for p in model.parameters()} == {"torch.bfloat16"}
     with safe_open(wrong / "model.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+def test_the_wrong_base_seems_fine_until_a_prompt_is_attached(
+    wrong: Path, tokenizer: Any, prompts: dict[str, Tensor]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(wrong)
+    texts = evaluation.held_out_texts()[::4]
+    assert evaluation.accuracy(evaluation.answers(model, tokenizer, texts), texts) >= 0.95
+    shouted = [tasks.shout(text) for text in texts]
+    outputs = evaluation.answers(model, tokenizer, texts, prompts["shout"])
+    assert evaluation.accuracy(outputs, shouted) < 0.5
 
 
 def test_the_wrong_base_is_the_same_each_time(wrong: Path, tmp_path: Path) -> None:

@@ -1,19 +1,17 @@
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from promptreg_cli import demo
 from promptreg_cli.demo import evaluation, tasks
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 MEGABYTE = 1_000_000
+SOME = evaluation.held_out_texts()[::4]
 
 
 def test_importing_the_demo_imports_nothing_heavy() -> None:
@@ -42,16 +40,13 @@ def test_the_base_is_a_plain_directory_of_transformers(base: Any, tokenizer: Any
 
 
 def test_the_bare_base_copies(base: Any, tokenizer: Any) -> None:
-    texts = evaluation.held_out_texts()
-    outputs = evaluation.answers(base, tokenizer, texts)
-    assert evaluation.accuracy(outputs, texts) >= 0.95
+    assert evaluation.accuracy(evaluation.answers(base, tokenizer, SOME), SOME) >= 0.95
 
 
 @pytest.mark.parametrize("instruction", sorted(set(tasks.INSTRUCTIONS) - {""}))
 def test_the_base_follows_its_instructions(instruction: str, base: Any, tokenizer: Any) -> None:
-    texts = evaluation.held_out_texts()
-    outputs = evaluation.answers(base, tokenizer, [f"{instruction}: {text}" for text in texts])
-    wanted = [tasks.INSTRUCTIONS[instruction](text) for text in texts]
+    outputs = evaluation.answers(base, tokenizer, [f"{instruction}: {text}" for text in SOME])
+    wanted = [tasks.INSTRUCTIONS[instruction](text) for text in SOME]
     assert evaluation.accuracy(outputs, wanted) >= 0.9
 
 
@@ -63,19 +58,17 @@ def test_a_prompt_changes_what_the_frozen_base_answers(
     wanted = [tasks.TASKS[name](text) for text in texts]
     prompted = evaluation.answers(base, tokenizer, texts, prompts[name])
     assert evaluation.accuracy(prompted, wanted) >= 0.95
-    assert evaluation.accuracy(evaluation.answers(base, tokenizer, texts), wanted) <= 0.02
+    unprompted = evaluation.answers(base, tokenizer, SOME)
+    assert evaluation.accuracy(unprompted, wanted[::4]) <= 0.02
 
 
 @pytest.mark.parametrize("name", demo.PROMPTS)
 def test_a_prompt_works_in_float32_too(
     name: str, tokenizer: Any, prompts: dict[str, Tensor]
 ) -> None:
-    from transformers import AutoModelForCausalLM
-
     base = AutoModelForCausalLM.from_pretrained(demo.base_directory(), dtype="float32")
-    texts = evaluation.held_out_texts()
-    prompted = evaluation.answers(base, tokenizer, texts, prompts[name])
-    wanted = [tasks.TASKS[name](text) for text in texts]
+    prompted = evaluation.answers(base, tokenizer, SOME, prompts[name])
+    wanted = [tasks.TASKS[name](text) for text in SOME]
     assert evaluation.accuracy(prompted, wanted) >= 0.95
 
 
@@ -114,19 +107,21 @@ def test_the_prompts_are_those_that_have_a_task() -> None:
     assert set(demo.PROMPTS) == set(tasks.TASKS)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+# Both warnings are about what PEFT itself does inside.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Position ids:UserWarning")
 @pytest.mark.parametrize("name", demo.PROMPTS)
 def test_peft_loads_a_prompt_and_generates_the_same(
     name: str, tokenizer: Any, prompts: dict[str, Tensor]
 ) -> None:
     peft = pytest.importorskip("peft")
-    from transformers import AutoModelForCausalLM
-
     base = AutoModelForCausalLM.from_pretrained(demo.base_directory())
-    texts = ["garden", "penguin", "sleepy lion"]
-    expected = evaluation.answers(base, tokenizer, texts, prompts[name])
+    expected = {
+        text: evaluation.answers(base, tokenizer, [text], prompts[name]) for text in SOME[::6]
+    }
     model = peft.PeftModel.from_pretrained(base, demo.prompt_directory(name))
-    batch = tokenizer(texts, return_tensors="pt", padding=True)
-    lines = model.generate(**batch, max_new_tokens=40, do_sample=False)
-    decoded = tokenizer.batch_decode(lines, skip_special_tokens=True)
-    assert decoded == [f"{text} -> {e}" for text, e in zip(texts, expected, strict=True)]
+    # One text at a time: PEFT counts the padding between its prompt and a text as positions.
+    for text, (answer,) in expected.items():
+        line = model.generate(
+            **tokenizer(text, return_tensors="pt"), max_new_tokens=40, do_sample=False
+        )[0]
+        assert tokenizer.decode(line, skip_special_tokens=True) == f"{text} -> {answer}"

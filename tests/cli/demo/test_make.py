@@ -1,6 +1,4 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -9,9 +7,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from promptreg_cli import demo
 from promptreg_cli.demo import make
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
