@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["BASE", "REFERENCE", "TASK", "KeyValue", "pairs"]
 
 
-class KeyValue(click.ParamType):
+class KeyValue(click.ParamType["tuple[str, Scalar]"]):
     """``KEY=VALUE``: a number or true/false where it reads as one, else text."""
 
     name = "K=V"
@@ -35,7 +35,7 @@ class KeyValue(click.ParamType):
         return key.strip(), read
 
 
-class _Completed(click.ParamType):
+class _Completed(click.ParamType[str]):
     """Text that the shell completes with names from the registry."""
 
     def __init__(self, name: str) -> None:

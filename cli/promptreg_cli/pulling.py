@@ -54,9 +54,11 @@ def pull(
         pulled = registry.pull(reference, base=_registered(base))
     version = pulled.version
     if destination is None:
-        suffix = "" if form in {"peft", "safetensors"} else ".npy"
+        suffix = ".npy" if form == "npy" else ""
         destination = Path(f"{version.task.replace('/', '-')}-{version.version}{suffix}")
-    for line in artifacts.write(pulled.prompt, destination, form, base=pulled.base):
+    for line in artifacts.write(
+        pulled.prompt, destination, form, base=pulled.base, name=version.task
+    ):
         output.note(line)
     if version.yanked is not None:
         output.note(f"warning: {version.ref} was yanked: {version.yanked.reason}")

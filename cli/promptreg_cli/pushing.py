@@ -97,7 +97,7 @@ def push(
             **facts,
         )
     version = pushed.version
-    for line in pushed.notes:
+    for line in (*prompt.notes, *pushed.notes):
         output.note(line)
     if as_json_lines:
         keys = ("ref", "task", "version", "digest", "base")

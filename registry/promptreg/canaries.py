@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-__all__ = ["Canary"]
+__all__ = ["Canary", "CanaryOutcome"]
 
 _FORMAT = "promptreg.canary/1"
 
@@ -60,3 +60,29 @@ class Canary:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"this canary is incomplete: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryOutcome:
+    """How the outputs of prompt and base compare with those that were recorded.
+
+    Attributes:
+        deviation: How far the worst input's outputs are off, as ``Canary.tolerance`` counts it.
+        tolerance: How far they may be off.
+        inputs: How many inputs were replayed.
+    """
+
+    deviation: float
+    tolerance: float
+    inputs: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether all outputs came back."""
+        return self.deviation <= self.tolerance
+
+    def __str__(self) -> str:
+        return (
+            f"the recorded outputs of {self.inputs} inputs {'came' if self.passed else 'did not come'} back "
+            f"(off by {self.deviation:.3g}, tolerated {self.tolerance:.3g})"
+        )

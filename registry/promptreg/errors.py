@@ -7,6 +7,7 @@
     - BaseModelNotFoundError
     - ObjectNotFoundError
   * InvalidNameError (also ValueError)
+  * InvalidValueError (also ValueError)
   * InvalidFilterError (also ValueError)
   * AmbiguousReferenceError
   * ConflictError
@@ -15,6 +16,7 @@
     - PickleRefusedError
     - InvalidArtifactError
     - ConversionError
+    - DestinationError
   * BaseModelError
     - UnreadableBaseModelError
     - LossyBaseModelError
@@ -26,6 +28,7 @@
   * StoreError
     - StoreUnavailableError (also ConnectionError)
     - StoreFullError (also OSError)
+    - ObjectTooLargeError (also ValueError)
   * DatabaseError
     - DatabaseUnavailableError (also ConnectionError)
     - SchemaError
@@ -52,14 +55,17 @@ __all__ = [
     "CorruptObjectError",
     "DatabaseError",
     "DatabaseUnavailableError",
+    "DestinationError",
     "IncompatibleModelError",
     "InvalidArtifactError",
     "InvalidFilterError",
     "InvalidNameError",
+    "InvalidValueError",
     "LossyBaseModelError",
     "MissingDependencyError",
     "NotFoundError",
     "ObjectNotFoundError",
+    "ObjectTooLargeError",
     "PickleRefusedError",
     "PromptNotFoundError",
     "PromptregError",
@@ -151,6 +157,23 @@ class InvalidNameError(PromptregError, ValueError):
     def __str__(self) -> str:
         shown = self.name if len(self.name) <= _LONGEST_SHOWN else self.name[:_LONGEST_SHOWN] + "…"
         return f"{shown!r} is no {self.kind}; wanted: {self.rule}"
+
+
+class InvalidValueError(PromptregError, ValueError):
+    """A value cannot be registered."""
+
+    def __init__(self, what: str, value: str, reason: str, remedy: str) -> None:
+        super().__init__(what, value, reason, remedy)
+        self.what = what
+        self.value = value
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        shown = (
+            self.value if len(self.value) <= _LONGEST_SHOWN else self.value[:_LONGEST_SHOWN] + "…"
+        )
+        return f"{self.what} cannot be {shown!r}: {self.reason}; {self.remedy}"
 
 
 class InvalidFilterError(PromptregError, ValueError):
@@ -255,6 +278,19 @@ class ConversionError(ArtifactError):
 
     def __str__(self) -> str:
         return f"cannot write this prompt as {self.wanted}: {self.reason}; {self.remedy}"
+
+
+class DestinationError(ArtifactError):
+    """Nothing can be written where the prompt was to go."""
+
+    def __init__(self, destination: str, reason: str, remedy: str) -> None:
+        super().__init__(destination, reason, remedy)
+        self.destination = destination
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"cannot write to {self.destination}: {self.reason}; {self.remedy}"
 
 
 class BaseModelError(PromptregError):
@@ -406,6 +442,22 @@ class StoreFullError(StoreError, OSError):
         return (
             f"{self.store} is full: {self.reason}; nothing half written was left behind; "
             "free some space and run the command again"
+        )
+
+
+class ObjectTooLargeError(StoreError, ValueError):
+    """An object is larger than any that promptreg stores."""
+
+    def __init__(self, digest: str, store: str, limit: int) -> None:
+        super().__init__(digest, store, limit)
+        self.digest = digest
+        self.store = store
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"the object {self.digest} has more than the {self.limit:,} bytes that {self.store} takes "
+            "as one; a soft prompt has a few megabytes: store its tensors, not the model's"
         )
 
 

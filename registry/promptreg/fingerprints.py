@@ -1,14 +1,15 @@
 """Fingerprints: what base model this is, by its weights. Pure values: nothing here needs torch.
 
-The scheme ``bfp1`` is specified in docs/format.md. In short: a record for every parameter (canonical name,
+The scheme ``bfp1`` is specified in docs/format.md. In short: a record for every weight (canonical name,
 dtype, shape, BLAKE3-256 of its bytes), sorted by name, length-prefixed, hashed under a domain tag. The same
 construction over a part of the records gives that part's digest.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -59,7 +60,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRecord:
-    """One parameter of a base model.
+    """One weight of a base model: a parameter, or a buffer that is loaded with the parameters.
 
     Attributes:
         name: Its canonical name: no wrapper's prefix, no ``model.``.
@@ -82,26 +83,38 @@ class TensorRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightTable:
-    """The records of all parameters of a base model, sorted by name; from them all digests follow.
+    """The records of all weights of a base model, sorted by name; from them all digests follow.
+
+    Attributes:
+        records: One record a weight; a weight that is used twice has one record.
+        tied: The weights of the head that are used a second time, each with the record's name that holds its
+            values: ``("lm_head.weight", "embed_tokens.weight")``, sorted. No digest covers it: whether a
+            model was loaded with its tied head or without one changes nothing; ``compare`` needs it to tell a
+            tied head from another one.
 
     Raises:
-        ValueError: There are none, or two have the same name.
+        ValueError: There are none, two have the same name, or a tied one has no record.
     """
 
     records: tuple[TensorRecord, ...] = field(repr=False)
+    tied: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        names = [record.name for record in self.records]
-        if not names:
-            raise ValueError("a base model has at least one parameter")
+        held = {record.name for record in self.records}
+        names = [record.name for record in self.records] + [name for name, _ in self.tied]
+        if not held:
+            raise ValueError("a base model has at least one weight")
         if len(set(names)) != len(names):
-            raise ValueError("two parameters of a base model have the same name")
+            raise ValueError("two weights of a base model have the same name")
+        if any(source not in held for _, source in self.tied):
+            raise ValueError("a tied weight of a base model names a weight that is not there")
         ordered = tuple(sorted(self.records, key=lambda record: record.name.encode()))
         object.__setattr__(self, "records", ordered)
+        object.__setattr__(self, "tied", tuple(sorted(self.tied)))
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """The identity of the base model, over all its parameters."""
+        """The identity of the base model, over all its weights."""
         return Fingerprint(f"bfp1:{_root('all', self.records)}")
 
     def part(self, part: Part) -> str | None:
@@ -112,7 +125,7 @@ class WeightTable:
     def to_bytes(self) -> bytes:
         """Return the table as canonical JSON, the bytes that are stored as an object."""
         rows = [[r.name, r.part.value, r.dtype, list(r.shape), r.digest] for r in self.records]
-        document = {"scheme": "bfp1", "tensors": rows}
+        document = {"scheme": "bfp1", "tensors": rows, "tied": self.tied}
         return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
@@ -132,9 +145,10 @@ class WeightTable:
                 )
                 for name, part, dtype, shape, digest in document["tensors"]
             )
+            tied = tuple((str(name), str(source)) for name, source in document.get("tied", ()))
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no table of weights: {error}") from error
-        return cls(records=records)
+        return cls(records=records, tied=tied)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,34 +166,53 @@ class Comparison:
     headless: bool = False
 
 
-def compare(expected: WeightTable, actual: WeightTable) -> Comparison:
+def compare(
+    expected: WeightTable, actual: WeightTable, *, replaced: Collection[str] = ()
+) -> Comparison:
     """Compare the base model that a prompt was trained on with the one at hand.
 
     A head that only one of the two has (a model loaded as its backbone alone, or one with a new classifier
-    on the same backbone) is no difference: the prompt acts on the backbone. A head that both have must agree.
+    on the same backbone) is no difference: the prompt acts on the backbone. A head that both have must agree,
+    whether it is tied or not.
+
+    Args:
+        expected: The base model that the prompt was trained on.
+        actual: The base model at hand.
+        replaced: Canonical names of head weights that the prompt brings itself: a classifier that was trained
+            with it takes the place of whatever both models have there.
     """
-    wanted = {record.name: record for record in expected.records}
-    found = {record.name: record for record in actual.records}
+    wanted, found = _all(expected), _all(actual)
     headless = False
     differing = []
     for name in sorted(wanted.keys() | found.keys()):
         mine, other = wanted.get(name), found.get(name)
-        if mine is None or other is None:
-            present = mine or other
-            if present is not None and present.part is Part.HEAD:
+        present = mine or other
+        if present is not None and present.part is Part.HEAD:
+            if name in replaced:
+                continue
+            if mine is None or other is None:
                 headless = True
                 continue
         if mine != other:
             differing.append(name)
     if not differing:
         return Comparison(verdict=Verdict.EXACT, headless=headless)
-    if _shapes(wanted.values()) != _shapes(found.values()):
+    if _shapes(expected.records) != _shapes(actual.records):
         verdict = Verdict.INCOMPATIBLE
     elif expected.part(Part.EMBEDDING) == actual.part(Part.EMBEDDING):
         verdict = Verdict.SAME_EMBEDDING
     else:
         verdict = Verdict.SAME_SHAPE
     return Comparison(verdict=verdict, differing=tuple(differing), headless=headless)
+
+
+def _all(table: WeightTable) -> dict[str, TensorRecord]:
+    """Return every weight by name, a tied one with the values of what it is tied to."""
+    records = {record.name: record for record in table.records}
+    tied = {
+        name: replace(records[source], name=name, part=Part.HEAD) for name, source in table.tied
+    }
+    return records | tied
 
 
 def _shapes(records: Iterable[TensorRecord]) -> dict[str, tuple[int, ...]]:
@@ -189,18 +222,18 @@ def _shapes(records: Iterable[TensorRecord]) -> dict[str, tuple[int, ...]]:
 def _root(domain: str, records: Iterable[TensorRecord]) -> str:
     from blake3 import blake3
 
-    hasher = blake3()
-    for piece in _framed(domain, records):
-        hasher.update(len(piece).to_bytes(8, "little"))
-        hasher.update(piece)
-    return hasher.hexdigest()
+    # Each field gets its length in front, so that no two lists of records look alike.
+    framed = [
+        len(field).to_bytes(8, "little") + field
+        for field in itertools.chain([f"promptreg:bfp1:{domain}".encode()], *map(_fields, records))
+    ]
+    return blake3(b"".join(framed)).hexdigest()
 
 
-def _framed(domain: str, records: Iterable[TensorRecord]) -> Iterator[bytes]:
-    """Yield what is hashed; each piece gets its length in front, so no two inputs look alike."""
-    yield b"promptreg:bfp1:" + domain.encode()
-    for record in records:
-        yield record.name.encode()
-        yield record.dtype.encode()
-        yield ",".join(map(str, record.shape)).encode()
-        yield bytes.fromhex(record.digest)
+def _fields(record: TensorRecord) -> tuple[bytes, ...]:
+    return (
+        record.name.encode(),
+        record.dtype.encode(),
+        ",".join(map(str, record.shape)).encode(),
+        bytes.fromhex(record.digest),
+    )

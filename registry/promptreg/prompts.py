@@ -113,6 +113,8 @@ class SoftPrompt:
         hyperparameters: What it was trained with.
         source_format: The format that it was read from (``peft``, ``npy``, …).
         source_config: That format's own configuration, kept whole so that an export loses nothing.
+        notes: What the reader left behind or found worth saying, a sentence each. They are for the person who
+            reads the file now: not stored, not compared.
     """
 
     method: Method
@@ -128,6 +130,7 @@ class SoftPrompt:
     hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
     source_format: str | None = None
     source_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for name in ("tensors", "hyperparameters", "source_config"):

@@ -22,8 +22,10 @@ from promptreg.prompts import PromptVersion, PulledPrompt, Scalar, SoftPrompt, T
 from promptreg.settings import Locations, cache_directory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from promptreg.bases import BaseModel
-    from promptreg.objects import ObjectStore
+    from promptreg.objects import ObjectCache, ObjectStore
 
 __all__ = ["Pushed", "Registry"]
 
@@ -57,10 +59,12 @@ class Registry:
         database: Database,
         objects: "ObjectStore | Callable[[], ObjectStore]",
         *,
+        cache: "Path | None" = None,
         user: str | None = None,
     ) -> None:
         self._database = database
         self._open_objects = objects
+        self._cache_directory = cache
         self._user = user
         self._tables: dict[Digest, WeightTable] = {}
 
@@ -85,11 +89,11 @@ class Registry:
         database = Database.open(places.database, upgrade=places.embedded)
 
         def open_objects() -> "ObjectStore":
-            from promptreg.objects import CachedStore, open_store
+            from promptreg.objects import open_store
 
-            return CachedStore(open_store(places.objects), cache_directory() / "objects")
+            return open_store(places.objects)
 
-        return cls(database, open_objects)
+        return cls(database, open_objects, cache=cache_directory() / "objects")
 
     @staticmethod
     def upgrade(database_url: str | None = None) -> tuple[str | None, str]:
@@ -172,21 +176,22 @@ class Registry:
         manifest = manifest_bytes(
             prompt, base=known.fingerprint, tensors=Digest.of(tensors), size=len(tensors)
         )
-        if not isinstance(base, str):
-            known = self.add_base(base)
         evidence = canary.to_bytes() if canary is not None else None
-        digest, manifest_digest, canary_digest = self._put(tensors, manifest, evidence)
-        if digest is None or manifest_digest is None:
-            raise AssertionError("both were given")
+        table = None if isinstance(base, str) or base.table is None else base.table.to_bytes()
+        # All objects before any row: a push that fails here has registered nothing, not even its base.
+        pieces = [tensors, manifest, evidence, table]
+        _at_once(self._objects.put, [piece for piece in pieces if piece is not None])
+        if not isinstance(base, str):
+            known = self._register_base(base)
         version, created = self._database.register(
             NewVersion(
                 task=task,
                 base=known.fingerprint,
-                digest=digest,
+                digest=Digest.of(tensors),
                 size=len(tensors),
-                manifest=manifest_digest,
+                manifest=Digest.of(manifest),
                 manifest_size=len(manifest),
-                canary=canary_digest,
+                canary=Digest.of(evidence) if evidence is not None else None,
                 canary_size=len(evidence) if evidence is not None else None,
                 method=prompt.method,
                 task_type=prompt.task_type or TaskType.FEATURE_EXTRACTION,
@@ -201,11 +206,11 @@ class Registry:
                 metrics=metrics or {},
                 aliases=tuple(aliases),
                 # The manifest names the tensors' digest and the base, so it tells prompts apart.
-                idempotency_key=str(manifest_digest),
+                idempotency_key=str(Digest.of(manifest)),
             )
         )
         notes = [] if created else [f"{version.ref} holds this prompt already"]
-        notes += self._write_record(version)
+        notes += self._write_record(version, self._database.base(str(version.base))[1])
         return Pushed(version=version, created=created, notes=tuple(notes))
 
     def pull(self, reference: str, *, base: str | None = None) -> PulledPrompt:
@@ -224,15 +229,21 @@ class Registry:
         from promptreg.manifests import read_manifest
 
         version = self.resolve(reference, base=base)
-        data, manifest, evidence = self._get(version.digest, version.manifest, version.canary)
-        if data is None or manifest is None:
-            raise AssertionError("both were asked for")
-        prompt = read_manifest(manifest, load_tensors(data))
+        digests = [version.digest, version.manifest, version.canary]
+        data, manifest, *evidence = _at_once(
+            self._fetch, [one for one in digests if one is not None]
+        )
+        described = read_manifest(manifest, load_tensors(data), where=str(version.manifest))
+        if (described.tensors, described.base) != (version.digest, version.base):
+            # Both are what their digests say, and yet they do not belong together: the row was altered.
+            raise CorruptObjectError(
+                str(version.digest), f"{described.tensors} in its manifest", str(self._database)
+            )
         return PulledPrompt(
             version=version,
-            prompt=prompt,
+            prompt=described.prompt,
             base=self.base(str(version.base)),
-            canary=Canary.from_bytes(evidence) if evidence is not None else None,
+            canary=Canary.from_bytes(evidence[0]) if evidence else None,
         )
 
     def resolve(self, reference: str, *, base: str | None = None) -> PromptVersion:
@@ -299,12 +310,17 @@ class Registry:
         Raises:
             ConflictError: Its name is another base model's, or these weights have another name.
         """
+        if base.table is not None:
+            self._objects.put(base.table.to_bytes())
+        return self._register_base(base)
+
+    def _register_base(self, base: "BaseModel") -> "BaseModel":
+        """Add the row of a base model whose table of weights is stored."""
         if base.name is not None:
             check_base_name(base.name)
         if base.table is None:
             return self._database.base(str(base.fingerprint))[0]
-        # The object first, as for prompts: a registered base model has a table of weights.
-        table = self._objects.put(base.table.to_bytes())
+        table = Digest.of(base.table.to_bytes())
         self._tables[table] = base.table
         return replace(self._database.add_base(base, table=table, by=self._by), table=base.table)
 
@@ -316,7 +332,7 @@ class Registry:
         """
         found, digest = self._database.base(base)
         if digest not in self._tables:
-            data = self._objects.get(digest)
+            data = self._fetch(digest)
             try:
                 self._tables[digest] = WeightTable.from_bytes(data)
             except ValueError as error:
@@ -332,6 +348,14 @@ class Registry:
         return self._open_objects() if callable(self._open_objects) else self._open_objects
 
     @cached_property
+    def _cache(self) -> "ObjectCache | None":
+        if self._cache_directory is None:
+            return None
+        from promptreg.objects import ObjectCache
+
+        return ObjectCache(self._cache_directory)
+
+    @cached_property
     def _by(self) -> str:
         if self._user is not None:
             return self._user
@@ -340,29 +364,27 @@ class Registry:
         except (OSError, KeyError):  # no such user in the password database, as in bare containers
             return "unknown"
 
-    def _put(self, *pieces: bytes | None) -> Sequence[Digest | None]:
-        return self._side_by_side(self._objects.put, pieces)
+    def _fetch(self, digest: Digest) -> bytes:
+        if self._cache is None:
+            return self._objects.get(digest)
+        return self._cache.get(digest, self._objects.get)
 
-    def _get(self, *digests: Digest | None) -> Sequence[bytes | None]:
-        return self._side_by_side(self._objects.get, digests)
-
-    @staticmethod
-    def _side_by_side(step: Callable[[_A], _R], things: Sequence[_A | None]) -> Sequence[_R | None]:
-        """Do ``step`` for each thing that is there, at once: a store's answer takes a round trip."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(max_workers=len(things)) as pool:
-            futures = [None if thing is None else pool.submit(step, thing) for thing in things]
-        return [None if future is None else future.result() for future in futures]
-
-    def _write_record(self, version: PromptVersion) -> Sequence[str]:
+    def _write_record(self, version: PromptVersion, table: Digest) -> Sequence[str]:
         """Describe the version beside its objects, so that the database can be rebuilt from them."""
         try:
-            self._objects.put_record(f"{version.task}/{version.version}.json", _record(version))
+            self._objects.put_record(f"{version.ref}.json", _record(version, table))
         except StoreError as error:
             # The commit has happened: the version exists, and a second push writes the record.
             return [f"its record was not written ({error}); push it again to write it"]
         return []
+
+
+def _at_once(step: Callable[[_A], _R], things: Sequence[_A]) -> Sequence[_R]:
+    """Do ``step`` for each thing in a thread of its own: each waits for a round trip to the store."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=len(things)) as pool:
+        return list(pool.map(step, things))
 
 
 def _complete(
@@ -385,12 +407,16 @@ def _complete(
     )
 
 
-def _record(version: PromptVersion) -> bytes:
+def _record(version: PromptVersion, table: Digest) -> bytes:
     document = {
         "format": "promptreg.record/1",
         "task": version.task,
         "version": version.version,
-        "base": str(version.base),
+        "base": {
+            "fingerprint": str(version.base),
+            "name": version.base_name,
+            "table": str(table),
+        },
         "digest": str(version.digest),
         "size": version.size,
         "manifest": str(version.manifest),

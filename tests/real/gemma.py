@@ -6,21 +6,21 @@ bf16 safetensors and a tokenizer. Converting takes a minute, so the directory is
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
-__all__ = ["base_directory"]
+__all__ = ["base_directory", "perturb"]
 
 _CACHE = "PROMPTREG_TESTS_CACHE"
-# The name carries what went in and how it was made: a change here makes a new directory beside the old one.
-_NAME = "gemma-3-270m-q4_k_m-as-bf16-1"
+# What went in and how it was made: a change of _convert wants another name, for a directory beside the old one.
+_NAME = "gemma-3-270m-from-q4-k-m-1"
+_WEIGHTS = "model.safetensors"
 
 
 def base_directory() -> Path:
     """Return the directory of the base model, which the first caller makes.
 
-    Several processes may ask at once (one for each xdist worker): one makes it, the others wait. It appears
-    under its name whole or not at all.
+    Several processes may ask at once (pytest-xdist's workers, a benchmark): one makes it, the others wait. It
+    appears under its name whole or not at all.
     """
     from filelock import FileLock
 
@@ -34,6 +34,16 @@ def base_directory() -> Path:
     return target
 
 
+def perturb(base: Path, directory: Path, tensor: str) -> None:
+    """Copy the base model to ``directory``, with one ``tensor`` scaled by 1/64 more: another model."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(base, directory, ignore=shutil.ignore_patterns(_WEIGHTS))
+    weights = load_file(base / _WEIGHTS)
+    weights[tensor] *= 1 + 1 / 64
+    save_file(weights, directory / _WEIGHTS, metadata={"format": "pt"})
+
+
 def _cache_directory() -> Path:
     import platformdirs
 
@@ -42,13 +52,11 @@ def _cache_directory() -> Path:
 
 
 def _make(target: Path) -> None:
-    part = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent))
-    try:
-        _convert(part)
-        part.chmod(0o755)  # mkdtemp's are for their owner alone
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of one who was killed
+    part.mkdir()
+    _convert(part)
+    part.rename(target)
 
 
 def _convert(directory: Path) -> None:
@@ -62,7 +70,7 @@ def _convert(directory: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             directory,
             gguf_file=gguf.name,
-            # Without this the model counts as quantised, though its weights are plain, and refuses to be saved.
+            # Otherwise the model counts as quantised, though its weights are plain, and cannot be saved.
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.bfloat16,
         )

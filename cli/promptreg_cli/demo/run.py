@@ -41,7 +41,7 @@ with promptreg.attach(base, registry.pull("demo/shout")) as shout:
 """
 _REFUSE = """
 other = AutoModelForCausalLM.from_pretrained("wrong-base")
-promptreg.attach(other, registry.pull("demo/reverse@prod"))
+promptreg.attach(other, registry.pull("demo/shout"))
 """
 
 
@@ -86,10 +86,10 @@ def run(directory: Path | None = None) -> None:
         if not Path("wrong-base").exists():
             wrong_base(Path("base"), Path("wrong-base"))
         _say(
-            "wrong-base/ is the same model after somebody trained one layer a little more. A prompt\n"
-            "would attach without a word and answer wrongly. Here it is refused."
+            "wrong-base/ is the same model with one layer changed. It still completes lines, but with the\n"
+            "prompt it would write 'garden -> GARDen', without a word. Here it is refused."
         )
-        _command("check", "demo/reverse@prod", "--base", "wrong-base", refused=True)
+        _command("check", "demo/shout", "--base", "wrong-base", refused=True)
         _python(_REFUSE, names, refused=True)
         names["registry"].close()
         _say(

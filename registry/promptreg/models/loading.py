@@ -64,7 +64,11 @@ def _label_count(prompt: SoftPrompt) -> int | None:
     if prompt.task_type not in {TaskType.SEQ_CLS, TaskType.TOKEN_CLS}:
         return None
     trained = [name for name in prompt.tensors if name.startswith("modules_to_save.")]
-    outputs = [name for name in trained if name.endswith(("out_proj.weight", "classifier.weight", "score.weight"))]
+    outputs = [
+        name
+        for name in trained
+        if name.endswith(("out_proj.weight", "classifier.weight", "score.weight"))
+    ]
     return prompt.tensors[outputs[0]].shape[0] if outputs else None
 
 

@@ -1,9 +1,9 @@
 """The architecture matrix: tiny models of the families that promptreg is proved over, made from configs.
 
-V is 96 tokens, H is 32, L is 2 layers, and there are 4 heads, on 2 key/value heads where the family groups them.
+V is 96 tokens, H is 32, L is 2 layers or 4, and there are 4 heads, with 2 key/value heads in some families.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +12,11 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["ARCHITECTURES", "VOCAB_SIZE", "Architecture", "make"]
+
+# The models are too small to gain from threads, and the tests run beside each other.
+torch.set_num_threads(1)
+_logging: Any = transformers.utils.logging
+_logging.disable_progress_bar()
 
 VOCAB_SIZE = 96
 HIDDEN = 32
@@ -54,7 +59,10 @@ class Architecture:
 
     def make_config(self, **changes: object) -> PretrainedConfig:
         """Return its config, with ``changes``."""
-        return getattr(transformers, self.config)(**{**self.settings, **changes})
+        config: PretrainedConfig = getattr(transformers, self.config)(
+            **{**self.settings, **changes}
+        )
+        return config
 
 
 def make(
@@ -75,17 +83,29 @@ def make(
         changes: Changes to its config.
     """
     architecture = ARCHITECTURES[name]
-    build: Callable[[PretrainedConfig], PreTrainedModel] = getattr(
-        transformers, as_class or architecture.model
-    )
-    model = build(architecture.make_config(dtype=dtype, **changes)).to(dtype)
+    build = getattr(transformers, as_class or architecture.model)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        model: PreTrainedModel = build(architecture.make_config(dtype=dtype, **changes))
+    torch.nn.Module.to(model, dtype)
+    if not architecture.tied:
+        _untie(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         # Norms and biases start out equal in every layer: with values of their own, tests see them swapped.
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_((0.02 * noise).to(dtype))
-    return model.eval()
+    model.train(mode=False)
+    return model
+
+
+def _untie(model: Any) -> None:
+    """Give a head that the family ties a weight of its own: T5 ties whatever its config says, v1.1 too."""
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is model.get_input_embeddings().weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        model.all_tied_weights_keys.pop("lm_head.weight")
 
 
 _ALL = (

@@ -1,0 +1,25 @@
+"""Run the benchmarks: ``python -m benchmarks [NAME …]``."""
+
+import sys
+from importlib import import_module
+
+from benchmarks.measuring import print_rows
+
+NAMES = ("startup", "listing", "push_pull", "fingerprinting", "attaching")
+
+
+def main() -> None:
+    """Run those named, or all."""
+    chosen = sys.argv[1:] or NAMES
+    unknown = set(chosen) - set(NAMES)
+    if unknown:
+        sys.exit(
+            f"no benchmark is named {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"
+        )
+    for name in chosen:
+        module = import_module(f"benchmarks.{name}")
+        print_rows((module.__doc__ or name).splitlines()[0], module.run())
+
+
+if __name__ == "__main__":
+    main()

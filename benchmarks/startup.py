@@ -1,0 +1,68 @@
+"""Start-up: a cold process lists a small registry."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measuring import Row, medians
+
+
+def run() -> list[Row]:
+    """Measure the whole command beside the two imports that it cannot do without."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "PROMPTREG_DATA_DIR": folder, "PROMPTREG_CACHE_DIR": folder}
+        for name in ("PROMPTREG_DATABASE_URL", "PROMPTREG_OBJECTS_URL"):
+            env.pop(name, None)
+        _fill(Path(folder))
+        script = str(Path(sys.executable).with_name("promptreg"))
+
+        def start(*command: str) -> None:
+            subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
+
+        steps = {
+            "list": lambda: start(script, "list"),
+            "help": lambda: start(script, "--help"),
+            "imports": lambda: start(sys.executable, "-c", "import click, sqlalchemy"),
+            "mlflow": lambda: start(sys.executable, "-m", "mlflow", "--version"),
+            "hf": lambda: start(str(Path(sys.executable).with_name("hf")), "version"),
+        }
+        took = medians(steps, repeat=9)
+    ours = took["list"]
+    return [
+        Row(
+            what="promptreg list",
+            ours=ours,
+            peer="import click, sqlalchemy",
+            theirs=took["imports"],
+            wanted=1.4,
+        ),
+        Row(
+            what="promptreg list",
+            ours=ours,
+            peer="mlflow --version",
+            theirs=took["mlflow"],
+            wanted=1,
+        ),
+        Row(what="promptreg list", ours=ours, peer="hf version", theirs=took["hf"], wanted=1),
+        Row(
+            what="promptreg --help",
+            ours=took["help"],
+            peer="import click, sqlalchemy",
+            theirs=took["imports"],
+            wanted=1,
+        ),
+    ]
+
+
+def _fill(folder: Path) -> None:
+    from benchmarks.samples import base, prompt
+    from promptreg import Registry
+
+    with Registry.open(f"sqlite:///{folder}/promptreg.db", f"{folder}/objects") as registry:
+        known = registry.add_base(base())
+        for index in range(5):
+            registry.push(
+                prompt(index), task=f"task-{index}", base=known, metrics={"accuracy": 0.9}
+            )

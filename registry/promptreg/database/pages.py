@@ -1,0 +1,204 @@
+"""Pages of versions: filtered, sorted, and continued from where the page before ended.
+
+A page is found by the last value before it, never by counting rows, so it costs the same wherever it is and
+nothing is shown twice when versions are pushed in between.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, tuple_
+
+from promptreg.database import reading
+from promptreg.database.stretches import Stretch
+from promptreg.database.tables import prompts, tasks
+from promptreg.database.timestamps import Timestamp
+from promptreg.database.values import Page
+from promptreg.errors import InvalidFilterError, InvalidValueError
+
+__all__ = ["Query", "page"]
+
+_LARGEST_PAGE = 1000
+# The parts that read filters and sort keys are imported when there is one: a plain list starts without them.
+_FEW = 2000
+"""So many ids are looked up one by one faster than all versions are gone through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which versions, and in which order.
+
+    Attributes:
+        task: Only this task's; ``*`` and ``?`` are wildcards.
+        where: A filter.
+        sort: A key, with ``-`` in front for the largest first; None for the newest first.
+        yanked: Whether yanked versions are shown though the filter does not ask about them.
+    """
+
+    task: str | None = None
+    where: str | None = None
+    sort: str | None = None
+    yanked: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What a cursor carries, so that it cannot be used with another query."""
+        text = json.dumps([self.task, self.where, self.sort, self.yanked])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cursor:
+    """Where a page ended: in which stretch, at which value, at which version."""
+
+    stretch: int
+    value: Any
+    id: int
+
+
+def page(connection: Connection, query: Query, *, limit: int, after: str | None) -> Page:
+    """Return the page of ``query`` that follows ``after``, with at most ``limit`` versions.
+
+    Raises:
+        InvalidFilterError: The filter, the sort key or ``after`` cannot be understood.
+        InvalidValueError: ``limit`` is none.
+        TaskNotFoundError: There is no such task.
+    """
+    if not 1 <= limit <= _LARGEST_PAGE:
+        reason = f"a page has 1 to {_LARGEST_PAGE} versions"
+        raise InvalidValueError("the limit", str(limit), reason, "ask for the next page")
+    restriction = _restriction(connection, query)
+    parts = _stretches(query, restriction)
+    descending = query.sort is None or query.sort.startswith("-")
+    start = None if after is None else _read_cursor(after, query, parts)
+    found: list[_Cursor] = []
+    for index in range(start.stretch if start else 0, len(parts)):
+        statement = _select(parts[index], restriction, start, descending=descending)
+        start = None
+        rows = connection.execute(statement.limit(limit + 1 - len(found))).all()
+        found += [_Cursor(index, row[1] if len(row) > 1 else None, row[0]) for row in rows]
+        if len(found) > limit:
+            break
+    more = len(found) > limit
+    return Page(
+        versions=tuple(reading.load(connection, [each.id for each in found[:limit]])),
+        next=_write_cursor(found[limit - 1], query) if more else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Restriction:
+    """Which versions a query is about.
+
+    Attributes:
+        tests: What is true of them.
+        few: Whether the tests lead to few of them at once.
+    """
+
+    tests: Sequence[ColumnElement[bool]]
+    few: bool
+
+
+def _restriction(connection: Connection, query: Query) -> _Restriction:
+    dialect = connection.dialect.name
+    tests: list[ColumnElement[bool]] = []
+    few = False
+    shown = query.yanked
+    if query.where is not None and query.where.strip():
+        from promptreg.database.conditions import Condition
+
+        condition = Condition.parse(query.where, dialect)
+        shown = shown or condition.asks_about("yanked")
+        tests.append(condition.test())
+        shortcut = _shortcut(connection, condition.candidates())
+        if shortcut is not None:
+            tests.append(prompts.c.id.in_(shortcut))
+            few = True
+    if query.task is not None:
+        tests.append(_task_test(connection, query.task, dialect))
+        of_task = select(prompts.c.id).where(tests[-1])
+        few = few or (query.sort is not None and _shortcut(connection, [of_task]) is not None)
+    if not shown:
+        tests.append(prompts.c.yanked_at.is_(None))
+    return _Restriction(tests, few)
+
+
+def _shortcut(connection: Connection, candidates: Sequence[Select[Any]]) -> Select[Any] | None:
+    """Return the first of ``candidates`` that finds few versions, so that SQLite should begin with them.
+
+    Its planner cannot know that they are few: it would go through all versions and look at each.
+    PostgreSQL's keeps statistics and finds the way itself.
+    """
+    if connection.dialect.name != "sqlite":
+        return None
+    for ids in candidates:
+        count = select(func.count()).select_from(ids.limit(_FEW).subquery())
+        if connection.execute(count).scalar_one() < _FEW:
+            return ids
+    return None
+
+
+def _task_test(connection: Connection, task: str, dialect: str) -> ColumnElement[bool]:
+    wildcards = frozenset(index for index, each in enumerate(task) if each in "*?")
+    if not wildcards:
+        return prompts.c.task_id == reading.task_id(connection, task)
+    from promptreg.database.conditions import glob
+    from promptreg.database.filters import Value
+
+    matching = select(tasks.c.id).where(glob(tasks.c.name, Value(task, wildcards), dialect))
+    return prompts.c.task_id.in_(matching)
+
+
+def _stretches(query: Query, restriction: _Restriction) -> Sequence[Stretch]:
+    if query.sort is None:
+        return [Stretch.of_all()]
+    from promptreg.database.sorting import stretches
+
+    return stretches(query.sort, few=restriction.few)
+
+
+def _select(
+    stretch: Stretch, restriction: _Restriction, start: _Cursor | None, *, descending: bool
+) -> Select[Any]:
+    keys = [stretch.id] if stretch.value is None else [stretch.value, stretch.id]
+    statement = select(*reversed(keys)).select_from(stretch.source)
+    statement = statement.where(stretch.test, *restriction.tests)
+    if start is not None:
+        last = [literal(start.id)]
+        if stretch.value is not None:
+            moment = Timestamp() if stretch.holds is datetime else None
+            last.insert(0, literal(start.value, moment))
+        here, there = tuple_(*keys), tuple_(*last)
+        statement = statement.where(here < there if descending else here > there)
+    return statement.order_by(*(key.desc() if descending else key.asc() for key in keys))
+
+
+def _write_cursor(end: _Cursor, query: Query) -> str:
+    value = end.value.isoformat() if isinstance(end.value, datetime) else end.value
+    text = json.dumps([query.mark, end.stretch, value, end.id], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(after: str, query: Query, parts: Sequence[Stretch]) -> _Cursor:
+    try:
+        text = base64.urlsafe_b64decode(after + "=" * (-len(after) % 4))
+        mark, stretch, value, last = json.loads(text)
+        cursor = _Cursor(int(stretch), _value(value, parts[stretch]), int(last))
+    except (ValueError, TypeError, IndexError, RecursionError) as error:
+        raise InvalidFilterError(after, "it is no page's 'next'") from error
+    if mark != query.mark:
+        raise InvalidFilterError(after, "that page belongs to another query")
+    return cursor
+
+
+def _value(value: Any, stretch: Stretch) -> Any:
+    if stretch.holds is None:
+        return None
+    if issubclass(stretch.holds, datetime):
+        return datetime.fromisoformat(value)
+    return stretch.holds(value)

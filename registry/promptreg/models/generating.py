@@ -1,0 +1,323 @@
+"""What goes into ``generate`` with virtual tokens among it, and what comes out without them.
+
+The base model's own ``generate`` runs. It takes token ids and embeddings together: embeddings (prompt and text)
+for the first pass, ids (the text alone) for all that counts or reads tokens: lengths, logits processors,
+streamers, the result.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from promptreg.errors import AttachError
+from promptreg.models.anatomy import Anatomy
+from promptreg.models.inputs import (
+    Batch,
+    check_window,
+    past_length,
+    prompted_positions,
+    read_batch,
+    virtual_embeddings,
+)
+from promptreg.models.placing import Alignment, Layout, lay_out
+from promptreg.models.prefilling import PrefilledDynamicCache, PrefilledStaticCache
+from promptreg.models.virtual import VirtualRows
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+__all__ = [
+    "Settings",
+    "decoder_generation",
+    "finish",
+    "read_generation_batch",
+    "refuse_unsupported",
+]
+
+_DEFAULT_NEW_TOKENS = 20  # transformers' own, where neither a call nor a model says anything
+
+
+class Settings:
+    """The settings of one call of ``generate``: its arguments, then its config, then the model's."""
+
+    def __init__(self, anatomy: Anatomy, arguments: Mapping[str, Any]) -> None:
+        self.arguments = dict(arguments)
+        given: GenerationConfig | None = self.arguments.get("generation_config")
+        if given is not None:
+            # The caller's own config stays as it is: lengths are changed in the copy.
+            self.arguments["generation_config"] = copy.deepcopy(given)
+        self._model_config = anatomy.model.generation_config
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.asked(name)
+        return getattr(self._model_config, name, None) if value is None else value
+
+    def asked(self, name: str) -> Any:
+        """Return what this call asked for, whatever the model's own setting; None if nothing."""
+        value = self.arguments.get(name)
+        config = self.arguments.get("generation_config")
+        return getattr(config, name, None) if value is None else value
+
+    def __setitem__(self, name: str, value: object) -> None:
+        config = self.arguments.get("generation_config")
+        if config is None:
+            self.arguments[name] = value
+        else:  # transformers warns where a config and arguments come together
+            self.arguments.pop(name, None)
+            setattr(config, name, value)
+
+
+def refuse_unsupported(settings: Settings) -> None:
+    """Return if ``generate`` will see the prompt in the way that the settings ask for.
+
+    Raises:
+        AttachError: It would run the base model without its prompt, at some step at least.
+    """
+    for name, (what, remedy) in _UNSUPPORTED.items():
+        if settings[name] not in (None, False):
+            raise AttachError(
+                f"{what} ({name}) would run the base model without its prompt", remedy
+            )
+    if settings["cache_implementation"] == "paged":
+        raise AttachError(
+            "continuous batching (cache_implementation='paged') takes token ids alone, so no prompt",
+            "leave cache_implementation out",
+        )
+
+
+_PLAIN = "generate without it"
+_UNSUPPORTED = {
+    "assistant_model": ("assisted generation", _PLAIN),
+    "prompt_lookup_num_tokens": ("assisted generation", _PLAIN),
+    "assistant_early_exit": ("assisted generation", _PLAIN),
+    "custom_generate": ("a generation recipe of another kind", _PLAIN),
+    "token_healing": ("token healing", _PLAIN),
+    "prefill_chunk_size": ("reading the text in chunks", _PLAIN),
+}
+
+
+def read_generation_batch(anatomy: Anatomy, settings: Settings) -> Batch:
+    """Return the text that ``generate`` continues, taking it out of the arguments.
+
+    As in transformers: no text at all stands for a BOS token, and without a mask, tokens with the padding's id
+    are padding, unless that is the id of the end of a sequence too.
+
+    Raises:
+        AttachError: There is neither text nor a BOS token, or mask and text do not have one shape.
+    """
+    arguments = settings.arguments
+    ids = arguments.pop("input_ids", None)
+    inputs = arguments.pop("inputs", None)
+    ids = inputs if ids is None else ids
+    embeddings = arguments.pop("inputs_embeds", None)
+    mask = arguments.pop("attention_mask", None)
+    if ids is None and embeddings is None:
+        bos = settings["bos_token_id"]
+        if bos is None:
+            raise AttachError(
+                "there is no text, and the model names no BOS token", "pass input_ids"
+            )
+        ids = torch.full((1, 1), bos, dtype=torch.long, device=anatomy.device)
+    if mask is None and ids is not None and embeddings is None:
+        mask = _inferred_mask(ids, settings["pad_token_id"], settings["eos_token_id"])
+    cached = 0
+    given = ids if embeddings is None else embeddings
+    if mask is not None and given is not None and arguments.get("past_key_values") is not None:
+        cached = max(mask.shape[1] - given.shape[1], 0)
+    return read_batch(ids, embeddings, mask, past=cached)
+
+
+def decoder_generation(
+    anatomy: Anatomy, rows: VirtualRows, batch: Batch, settings: Settings
+) -> tuple[dict[str, Any], Layout]:
+    """Put the virtual tokens among the arguments of a decoder's ``generate``.
+
+    Rows padded on the right are moved to the right, because generation continues behind the last column.
+
+    Args:
+        anatomy: The base model.
+        rows: The virtual tokens, a row each.
+        batch: The text.
+        settings: The call's settings.
+
+    Returns:
+        What to call the base model's ``generate`` with, and how the prompted input is laid out.
+
+    Raises:
+        AttachError: Text, prompt and new tokens do not fit into the model's window, or the cache does not
+            belong to the text.
+    """
+    past = past_length(settings.arguments.get("past_key_values"), rows.length)
+    mask = batch.mask
+    length = batch.length if mask is None else mask.shape[1]
+    check_window(anatomy, rows, length, mask)
+    layout = lay_out(
+        rows.length,
+        length,
+        rows=batch.rows,
+        device=batch.device,
+        text_mask=mask,
+        virtual_mask=rows.mask,
+        alignment=Alignment.RIGHT,
+        after_first=rows.after_first,
+    )
+    if past is not None:
+        _check_past(past, length, mask)
+    text = batch.embedded(anatomy)
+    if length > batch.length:
+        # Only the new tokens were passed: the columns of those in the cache are never looked at.
+        text = torch.cat(
+            [text.new_zeros(batch.rows, length - batch.length, text.shape[2]), text], dim=1
+        )
+    arguments = settings.arguments
+    if batch.ids is not None:
+        arguments["input_ids"] = _right_aligned(batch)
+    arguments["inputs_embeds"] = layout.merge(virtual_embeddings(rows, text), text)
+    arguments["attention_mask"] = layout.mask(batch.rows, batch.device)
+    if arguments.get("position_ids") is not None:
+        given = arguments["position_ids"]
+        arguments["position_ids"] = prompted_positions(given, rows, layout, batch.rows)
+    _set_lengths(anatomy, rows, layout, batch, settings)
+    if rows.key_values is not None and past is None:
+        arguments["past_key_values"] = _prefilled(anatomy, rows, layout, batch, settings)
+    return arguments, layout
+
+
+def finish(output: Any, batch: Batch, layout: Layout, *, cached: bool) -> Any:
+    """Return what ``generate`` gave, without the virtual tokens and with the text as the caller had it.
+
+    Args:
+        output: Token ids [B * N, T + new], N sequences a row, or transformers' output object with more.
+        batch: The text.
+        layout: How the prompted input was laid out.
+        cached: That the virtual tokens were keys and values, which take no columns of the output.
+    """
+    sequences = output if isinstance(output, Tensor) else output.sequences
+    times = len(sequences) // batch.rows
+    if batch.ids is not None and layout.source is not None:
+        sequences[:, : batch.length] = batch.ids.repeat_interleave(times, dim=0)
+    if isinstance(output, Tensor):
+        return output
+    for name, dim in (("hidden_states", 1), ("attentions", 2)):
+        steps = output.get(name)
+        if steps:
+            # Only the first pass saw the prompt; each later one saw a single new token.
+            output[name] = (
+                _first_step(steps[0], layout, dim, batch.rows, cached=cached),
+                *steps[1:],
+            )
+    return output
+
+
+def _first_step(
+    layers: tuple[Tensor, ...], layout: Layout, dim: int, rows: int, *, cached: bool
+) -> tuple[Tensor, ...]:
+    width = layout.width - layout.virtual if cached else layout.width
+    if layers[0].shape[dim] != width:
+        return layers
+    repeated = layout.repeated(len(layers[0]) // rows)
+    return tuple(repeated.text_of(layer, dim=dim, without_virtual=cached) for layer in layers)
+
+
+def _inferred_mask(ids: Tensor, pad: int | None, eos: int | list[int] | None) -> Tensor | None:
+    """Return [B, T] Which ``ids`` are not padding, or None if that cannot be told or none is."""
+    ends = [eos] if isinstance(eos, int) else list(eos or ())
+    if pad is None or pad in ends or not bool((ids == pad).any()):
+        return None
+    return (ids != pad).long()
+
+
+def _right_aligned(batch: Batch) -> Tensor:
+    """Return [B, T] The text's ids, padding first."""
+    if batch.ids is None or batch.mask is None:
+        return batch.ids  # type: ignore[return-value]
+    own = batch.mask[:, -batch.length :]
+    return batch.ids.gather(1, own.argsort(dim=1, stable=True))
+
+
+def _check_past(past: int, length: int, mask: Tensor | None) -> None:
+    """Return if a text of ``length`` tokens goes on from ``past`` tokens in the cache."""
+    if length <= past:
+        raise AttachError(
+            f"past_key_values holds {past} tokens of text, and input_ids is {length} tokens long",
+            "pass the whole sequence, old tokens and new ones, or the new ones with a mask for all",
+        )
+    if mask is not None and bool(((mask.cumsum(dim=1) > 0) & (mask == 0)).any()):
+        raise AttachError(
+            "a row has padding behind its first token, and goes on from a cache",
+            "pad on the left, or generate without past_key_values",
+        )
+
+
+def _set_lengths(
+    anatomy: Anatomy, rows: VirtualRows, layout: Layout, batch: Batch, settings: Settings
+) -> None:
+    """Let lengths count the text and the new tokens, as the caller sees them.
+
+    Given embeddings, transformers takes their length S off ``max_length`` and ``min_length``: it goes on first.
+    """
+    counted = batch.length if batch.ids is not None else 0
+    most = settings["max_length"] if settings["max_new_tokens"] is None else None
+    new = settings["max_new_tokens"]
+    if most is not None:
+        new = most - batch.length
+        settings["max_length"] = new + counted + layout.width
+    if (least := settings["min_length"]) and settings["min_new_tokens"] is None:
+        settings["min_length"] = least - batch.length + counted + layout.width
+    if not anatomy.learned_positions or anatomy.window is None:
+        return
+    longest = layout.text if layout.text_mask is None else int(layout.text_mask.sum(dim=1).max())
+    room = anatomy.window - rows.length - longest
+    asked = settings.asked("max_new_tokens") or settings.asked("max_length")
+    if not asked and (_DEFAULT_NEW_TOKENS if new is None else new) > room > 0:
+        settings["max_new_tokens"] = room
+    elif (new or 1) > room:
+        new = new or 1
+        raise AttachError(
+            f"{new} new tokens were asked for, and {room} fit into the model's window of {anatomy.window} "
+            f"behind {rows.length} virtual tokens and {longest} tokens of text",
+            f"pass max_new_tokens={room} at most" if room > 0 else "shorten the text",
+        )
+
+
+def _prefilled(
+    anatomy: Anatomy, rows: VirtualRows, layout: Layout, batch: Batch, settings: Settings
+) -> PrefilledDynamicCache | PrefilledStaticCache:
+    """Return a cache, of the kind that the settings ask for, that begins with the prompt's keys and values."""
+    if settings.arguments.get("past_key_values") is not None:
+        raise AttachError(
+            "this prompt is keys and values, which stand at the start of the cache, and a cache was passed",
+            "leave past_key_values out; choose its kind with cache_implementation",
+        )
+    kind = settings["cache_implementation"]
+    config = anatomy.model.config
+    cache: PrefilledDynamicCache | PrefilledStaticCache
+    if kind in (None, "dynamic", "hybrid", "offloaded"):
+        cache = PrefilledDynamicCache(config=config, offloading=kind == "offloaded")
+    elif kind == "static":
+        cache = PrefilledStaticCache(config, layout.width + _new_tokens(batch, layout, settings))
+    else:
+        raise AttachError(
+            f"this prompt is keys and values, and a {kind} cache cannot begin with them",
+            "choose cache_implementation='dynamic', 'offloaded' or 'static'",
+        )
+    if kind is not None:
+        settings["cache_implementation"] = None
+    if rows.key_values is not None:
+        cache.prefill(rows.key_values, layout)
+    return cache
+
+
+def _new_tokens(batch: Batch, layout: Layout, settings: Settings) -> int:
+    """Return how many tokens will be generated at most."""
+    new: int | None = settings["max_new_tokens"]
+    if new is not None:
+        return new
+    most: int | None = settings["max_length"]
+    if most is None:
+        return _DEFAULT_NEW_TOKENS
+    counted = batch.length if batch.ids is not None else 0
+    return most - counted - layout.width

@@ -1,0 +1,380 @@
+"""What goes into the base model in a forward pass: the caller's arguments, virtual tokens among them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptreg.errors import AttachError
+from promptreg.models.anatomy import Anatomy, Kind
+from promptreg.models.placing import Alignment, Layout, lay_out, positions
+from promptreg.models.prefilling import PrefilledDynamicCache
+from promptreg.models.virtual import VirtualRows
+
+__all__ = [
+    "Batch",
+    "check_window",
+    "forward_arguments",
+    "past_length",
+    "prompted_positions",
+    "read_batch",
+    "virtual_embeddings",
+]
+
+_IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """The caller's text.
+
+    Attributes:
+        ids: [B, T] As token ids; None if it came embedded.
+        embeddings: [B, T, H] As embeddings; None if it came as token ids.
+        mask: [B, T] Which tokens are real, as 0 and 1; None if the caller did not say.
+    """
+
+    ids: Tensor | None
+    embeddings: Tensor | None
+    mask: Tensor | None
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self._given)
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return self._given.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self._given.device
+
+    def embedded(self, anatomy: Anatomy) -> Tensor:
+        """Return [B, T, H] The text's embeddings."""
+        if self.embeddings is not None:
+            return self.embeddings
+        embedded: Tensor = anatomy.embedding(self.ids)
+        return embedded
+
+    @property
+    def _given(self) -> Tensor:
+        given = self.ids if self.embeddings is None else self.embeddings
+        if given is None:
+            raise AttachError(
+                "there is no text: input_ids is None", "pass input_ids or inputs_embeds"
+            )
+        return given
+
+
+def read_batch(
+    ids: Tensor | None, embeddings: Tensor | None, mask: Tensor | None, *, past: int = 0
+) -> Batch:
+    """Return the caller's text.
+
+    Args:
+        ids: [B, T] Its token ids, or None.
+        embeddings: [B, T, H] Its embeddings, or None.
+        mask: [B, past + T] Its attention mask, or None.
+        past: How many text tokens are in the cache already.
+
+    Raises:
+        AttachError: There is none, or its parts do not have one shape.
+    """
+    batch = Batch(ids=ids, embeddings=embeddings, mask=None)
+    shape = (batch.rows, batch.length)
+    if ids is not None and ids.ndim != 2:  # noqa: PLR2004
+        raise AttachError(
+            f"input_ids is {list(ids.shape)}, not [batch, tokens]", "give it a batch dimension"
+        )
+    if mask is None:
+        return batch
+    if mask.ndim != 2:  # noqa: PLR2004
+        raise AttachError(
+            f"attention_mask has {mask.ndim} dimensions, and the prompt's tokens must be put into it",
+            "pass one of two dimensions, [batch, tokens]",
+        )
+    if tuple(mask.shape) != (shape[0], past + shape[1]):
+        cached = f", {past} tokens of it in the cache" if past else ""
+        raise AttachError(
+            f"attention_mask is {list(mask.shape)}, and the text is {[shape[0], past + shape[1]]}{cached}",
+            "pass a mask for the text alone: the prompt's tokens are added to it",
+        )
+    return Batch(ids=ids, embeddings=embeddings, mask=(mask != 0).long().to(batch.device))
+
+
+def past_length(cache: Any, virtual: int) -> int | None:
+    """Return how many text tokens a cache holds behind a prompt.
+
+    Args:
+        cache: A transformers cache, or None.
+        virtual: P.
+
+    Returns:
+        None if it holds nothing yet.
+
+    Raises:
+        AttachError: It holds less than the prompt.
+    """
+    held = 0 if cache is None else int(cache.get_seq_length())
+    if held == 0:
+        return None
+    if held < virtual:
+        raise AttachError(
+            f"past_key_values holds {held} tokens, and the prompt alone has {virtual}: another model filled it",
+            "pass what this prompted model returned, or leave past_key_values out",
+        )
+    return held - virtual
+
+
+def check_window(anatomy: Anatomy, rows: VirtualRows, text: int, mask: Tensor | None) -> None:
+    """Return if the longest row fits into the model's window together with its prompt.
+
+    Args:
+        anatomy: The base model.
+        rows: The virtual tokens.
+        text: T, the text's length, padding included.
+        mask: [B, T] Which tokens are real; None if all are.
+
+    Raises:
+        AttachError: It does not.
+    """
+    window = anatomy.window
+    if window is None or rows.length + text <= window:
+        return
+    longest = int(mask.sum(dim=1).max()) if mask is not None else text
+    if rows.length + longest > window:
+        room = max(window - rows.length, 0)
+        raise AttachError(
+            f"the text is {longest} tokens long, and {room} fit into the model's window of {window} "
+            f"beside the prompt's {rows.length} virtual tokens",
+            f"shorten the text to {room} tokens",
+        )
+
+
+def forward_arguments(
+    anatomy: Anatomy, rows: VirtualRows, batch: Batch, arguments: dict[str, Any]
+) -> tuple[dict[str, Any], Layout | None]:
+    """Put the virtual tokens among the arguments of a decoder or an encoder.
+
+    Args:
+        anatomy: The base model.
+        rows: The virtual tokens, a row each.
+        batch: The text.
+        arguments: The caller's other arguments.
+
+    Returns:
+        What to call the base model with, and how the prompted input is laid out; None if the virtual tokens
+        were in the cache already, so that the output is the text's alone.
+    """
+    past = past_length(arguments.get("past_key_values"), rows.length)
+    if past is not None:
+        return _continued(anatomy, rows, batch, arguments, past), None
+    check_window(anatomy, rows, batch.length, batch.mask)
+    layout = lay_out(
+        rows.length,
+        batch.length,
+        rows=batch.rows,
+        device=batch.device,
+        text_mask=batch.mask,
+        virtual_mask=rows.mask,
+        alignment=_alignment(anatomy),
+        after_first=rows.after_first,
+        limit=anatomy.window if anatomy.kind is Kind.ENCODER else None,
+    )
+    ready = dict(arguments)
+    text = batch.embedded(anatomy)
+    if rows.key_values is not None:
+        ready["past_key_values"] = _prefilled(anatomy, rows, layout, arguments)
+        ready["inputs_embeds"] = layout.text_order(text)
+    else:
+        ready["inputs_embeds"] = layout.merge(virtual_embeddings(rows, text), text)
+    if batch.mask is not None or rows.mask is not None:
+        ready["attention_mask"] = layout.mask(batch.rows, batch.device)
+    ready.update(_positions(anatomy, rows, batch, layout, arguments))
+    ready.update(_per_token(anatomy, rows, batch, layout, arguments))
+    ready.update(_logits_to_keep(anatomy, rows, layout, arguments))
+    return ready, layout
+
+
+def prompted_positions(given: Tensor, rows: VirtualRows, layout: Layout, count: int) -> Tensor:
+    """Return [B, S] The positions of the prompted input, made from the caller's for the text.
+
+    Args:
+        given: [B, T] or [1, T] The caller's positions.
+        rows: The virtual tokens.
+        layout: How the two stand beside each other.
+        count: B.
+
+    Raises:
+        AttachError: They have another shape.
+    """
+    if given.ndim != 2 or given.shape[1] != layout.text:  # noqa: PLR2004
+        raise AttachError(
+            f"position_ids is {list(given.shape)}, and the text is {layout.text} tokens long",
+            "pass one position for each text token, or leave position_ids out",
+        )
+    given = given.expand(count, -1)
+    ones = torch.ones(count, max(rows.length, layout.text), dtype=torch.long, device=given.device)
+    virtual_mask = ones[:, : rows.length] if rows.mask is None else rows.mask
+    text_mask = ones[:, : layout.text] if layout.text_mask is None else layout.text_mask
+    seen = text_mask.cumsum(dim=1)
+    is_first = (seen == 1) & (text_mask == 1)
+    first = (given * is_first).sum(dim=1, keepdim=True)  # [B, 1]
+    virtual = first + int(rows.after_first) + virtual_mask.cumsum(dim=1) - 1  # [B, P]
+    stays = is_first if rows.after_first else torch.zeros_like(is_first)
+    text = given + virtual_mask.sum(dim=1, keepdim=True) * ~stays  # [B, T]
+    return layout.merge(virtual, text)
+
+
+def _alignment(anatomy: Anatomy) -> Alignment:
+    if anatomy.kind is Kind.ENCODER:
+        return Alignment.LEFT
+    # A decoder that classifies reads its last column, which must then be each row's last token.
+    return Alignment.RIGHT if anatomy.pooled else Alignment.AS_GIVEN
+
+
+def _continued(
+    anatomy: Anatomy, rows: VirtualRows, batch: Batch, arguments: dict[str, Any], past: int
+) -> dict[str, Any]:
+    """Return the arguments of a pass whose virtual tokens are in the cache already."""
+    ready = dict(arguments)
+    ready["input_ids"], ready["inputs_embeds"] = batch.ids, batch.embeddings
+    given = arguments.get("position_ids")
+    if given is not None:
+        ready["position_ids"] = given + _lengths(rows)
+    whole = past + batch.length
+    check_window(anatomy, rows, whole, batch.mask)
+    if batch.mask is None and rows.mask is None:
+        return ready
+    layout = lay_out(
+        rows.length,
+        whole,
+        rows=batch.rows,
+        device=batch.device,
+        text_mask=batch.mask,
+        virtual_mask=rows.mask,
+        alignment=_alignment(anatomy),
+        after_first=rows.after_first,
+    )
+    mask = ready["attention_mask"] = layout.mask(batch.rows, batch.device)
+    if given is None and "position_ids" in anatomy.accepts:
+        ready["position_ids"] = positions(mask)[:, -batch.length :]
+    return ready
+
+
+def _prefilled(
+    anatomy: Anatomy, rows: VirtualRows, layout: Layout, arguments: dict[str, Any]
+) -> PrefilledDynamicCache:
+    """Return a cache that begins with the prompt's keys and values."""
+    if arguments.get("past_key_values") is not None:
+        raise AttachError(
+            "this prompt is keys and values, which stand at the start of the cache, and a cache was passed",
+            "leave past_key_values out of the first call; it is in that call's output",
+        )
+    # An encoder's config may not tell the layer types of a decoder's cache; its cache has full layers only.
+    config = anatomy.model.config if anatomy.kind is Kind.DECODER else None
+    cache = PrefilledDynamicCache(config=config)
+    if rows.key_values is not None:
+        cache.prefill(rows.key_values, layout)
+    return cache
+
+
+def _positions(
+    anatomy: Anatomy, rows: VirtualRows, batch: Batch, layout: Layout, arguments: dict[str, Any]
+) -> dict[str, Tensor]:
+    """Return the positions of the prompted input, if the model would count them wrongly by itself."""
+    if "position_ids" not in anatomy.accepts:
+        return {}
+    given = arguments.get("position_ids")
+    if given is not None:
+        counted = prompted_positions(given, rows, layout, batch.rows)
+    elif anatomy.kind is Kind.DECODER and _miscounts(anatomy, layout):
+        counted = positions(layout.mask(batch.rows, batch.device))
+    else:
+        return {}
+    first = rows.length if rows.key_values is not None else 0
+    return {"position_ids": counted[:, first:]}
+
+
+def _miscounts(anatomy: Anatomy, layout: Layout) -> bool:
+    """Return whether a decoder's own count, by columns, would not be each row's own."""
+    beyond = anatomy.window is not None and layout.width > anatomy.window
+    return layout.source is not None or beyond
+
+
+def _per_token(
+    anatomy: Anatomy, rows: VirtualRows, batch: Batch, layout: Layout, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the caller's arguments that have an entry a token, with entries for the virtual tokens."""
+    ready: dict[str, Any] = {}
+    fills = {"token_type_ids": 0}
+    labels = arguments.get("labels")
+    if (
+        labels is not None
+        and not anatomy.pooled
+        and tuple(labels.shape) == (batch.rows, batch.length)
+    ):
+        fills["labels"] = _IGNORED_LABEL
+    if anatomy.kind is Kind.DECODER and arguments.get("token_type_ids") is not None:
+        raise AttachError(
+            "token_type_ids were passed, and a decoder has none for virtual tokens",
+            "leave token_type_ids out",
+        )
+    for name, fill in fills.items():
+        given = arguments.get(name)
+        if given is None:
+            continue
+        if rows.key_values is not None:
+            ready[name] = layout.text_order(given)
+        else:
+            ready[name] = layout.merge(given.new_full((batch.rows, rows.length), fill), given)
+    for name in ("start_positions", "end_positions"):
+        given = arguments.get(name)
+        if given is not None:
+            shift = rows.length if rows.key_values is not None else 0
+            ready[name] = layout.column_of(given) - shift
+    return ready
+
+
+def _logits_to_keep(
+    anatomy: Anatomy, rows: VirtualRows, layout: Layout, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Return how many of the last logits the model should compute: none for the virtual tokens.
+
+    With labels it must compute them all: the last virtual token predicts the first token of the text.
+    """
+    keep = arguments.get("logits_to_keep")
+    if "logits_to_keep" not in anatomy.accepts or rows.key_values is not None:
+        return {}
+    if isinstance(keep, Tensor):
+        if rows.after_first:
+            raise AttachError(
+                "logits_to_keep is a tensor, and with this prompt's place each row has columns of its own",
+                "pass a number, or leave logits_to_keep out",
+            )
+        return {"logits_to_keep": keep + rows.length * (keep >= 0)}
+    if keep and keep < layout.text:
+        return {"logits_to_keep": keep}
+    # Not the last T columns, where the prompt stands behind the first token.
+    all_needed = arguments.get("labels") is not None or rows.after_first
+    return {"logits_to_keep": 0 if all_needed else layout.text}
+
+
+def virtual_embeddings(rows: VirtualRows, text: Tensor) -> Tensor:
+    """Return [B, P, H] The embeddings of the virtual tokens, as ``text`` [B, T, H] is.
+
+    A prompt of keys and values has none: zeros stand in for what the model will not look at.
+    """
+    if rows.embeddings is None:
+        return text.new_zeros(len(text), rows.length, text.shape[-1])
+    return rows.embeddings.to(text)
+
+
+def _lengths(rows: VirtualRows) -> Tensor | int:
+    """Return [B, 1] How many virtual tokens each row has, or P if all have as many."""
+    return rows.length if rows.mask is None else rows.mask.sum(dim=1, keepdim=True)

@@ -1,0 +1,98 @@
+"""Key/value caches that begin with a prompt's keys and values, beside each row's own text.
+
+transformers puts the keys of new tokens behind those that a cache holds. Under left padding that would leave
+padding between a prompt and its text, and a sliding window would count it. So the prompt's keys wait beside the
+cache, and are merged with the text's when each layer's first ones arrive. From then on it is an ordinary cache.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, StaticCache
+
+from promptreg.models.virtual import KeyValues
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+
+    from promptreg.models.placing import Layout
+
+    _Base = Cache
+else:
+    _Base = object
+
+__all__ = ["PrefilledDynamicCache", "PrefilledStaticCache"]
+
+
+class _Prefilled(_Base):
+    """What makes a cache begin with a prompt."""
+
+    _layout: "Layout"
+    _waiting: dict[int, tuple[Tensor, Tensor]]
+
+    def prefill(self, key_values: KeyValues, layout: "Layout") -> None:
+        """Let the cache begin with a prompt.
+
+        Args:
+            key_values: For each layer, keys and values [heads, P, width], or [B, heads, P, width] if each row
+                has its own.
+            layout: How prompt and text stand beside each other.
+        """
+        self._layout = layout
+        self._waiting = dict(enumerate(key_values))
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Add keys and values [B, heads, T, width] to layer ``layer_idx``; return all that it has."""
+        prompt = self._waiting.pop(layer_idx, None)
+        if prompt is not None:
+            key_states = _merge(prompt[0], key_states, self._layout)
+            value_states = _merge(prompt[1], value_states, self._layout)
+        both: tuple[Tensor, Tensor] = super().update(
+            key_states, value_states, layer_idx, *args, **kwargs
+        )
+        return both
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many tokens came before the next one: the prompt counts from the start."""
+        if layer_idx in self._waiting:
+            return self._layout.virtual
+        return super().get_seq_length(layer_idx)
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Return how many keys attention will see, and which is the first."""
+        if layer_idx in self._waiting:
+            query_length += self._layout.virtual
+        return super().get_mask_sizes(query_length, layer_idx)
+
+
+class PrefilledDynamicCache(_Prefilled, DynamicCache):
+    """A growing cache that begins with a prompt."""
+
+
+class PrefilledStaticCache(_Prefilled, StaticCache):
+    """A cache of a fixed size that begins with a prompt."""
+
+
+def _merge(prompt: Tensor, text: Tensor, layout: "Layout") -> Tensor:
+    """Return [B, heads, S, width] The prompt's keys and the text's, in the order of the layout.
+
+    Args:
+        prompt: [heads, P, width], or [B, heads, P, width].
+        text: [B, heads, S - P, width]; B may be a multiple of the layout's (beams).
+        layout: The layout.
+    """
+    prompt = prompt.to(text)
+    if prompt.ndim == 3:  # noqa: PLR2004
+        prompt = prompt.expand(len(text), -1, -1, -1)
+    else:
+        prompt = prompt.repeat_interleave(len(text) // len(prompt), dim=0)
+    merged = torch.cat([prompt, text], dim=2)
+    order = layout.key_value_order()
+    if order is None:
+        return merged
+    order = order.repeat_interleave(len(text) // len(order), dim=0)  # [B, S]
+    rows = torch.arange(len(text), device=text.device)[:, None]
+    return merged.transpose(1, 2)[rows, order].transpose(1, 2)

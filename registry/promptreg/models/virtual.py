@@ -1,0 +1,268 @@
+"""A soft prompt's tensors as torch tensors, where and as the base model needs them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from promptreg.errors import AttachError, IncompatibleModelError
+from promptreg.layouts import (
+    MODULES_PREFIX,
+    PROMPT_EMBEDDINGS,
+    TASK_COLS,
+    TASK_ROWS,
+    check_layout,
+    trained_modules,
+)
+from promptreg.models.anatomy import Anatomy, Kind
+from promptreg.prompts import Method, Placement, SoftPrompt, TaskType
+from promptreg.prompts import Tensor as StoredTensor
+
+__all__ = [
+    "KeyValues",
+    "VirtualRows",
+    "VirtualTokens",
+    "check_fit",
+    "load_virtual_tokens",
+    "own_parameters",
+]
+
+KeyValues = tuple[tuple[Tensor, Tensor], ...]
+"""For each layer, its keys and its values, each [heads, P, width]."""
+
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VirtualRows:
+    """The virtual tokens of a batch: each row has its own.
+
+    B is the number of rows, P the length of the longest prompt among them.
+
+    Attributes:
+        length: P.
+        mask: [B, P] Which virtual tokens are real, as 0 and 1, a shorter prompt's at the end of its row; None
+            if all are.
+        embeddings: [B, P, H] None if the prompts are keys and values.
+        key_values: For each layer, keys and values [heads, P, width] (the same for all rows) or
+            [B, heads, P, width]; None if the prompts are embeddings.
+        after_first: That they stand behind each row's first token, not in front of it.
+    """
+
+    length: int
+    mask: Tensor | None = None
+    embeddings: Tensor | None = None
+    key_values: KeyValues | None = None
+    after_first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VirtualTokens:
+    """A soft prompt, ready for one base model: in the dtype and on the device of its embedding.
+
+    Attributes:
+        placement: Where they stand.
+        length: P.
+        embeddings: [P, H] Their embeddings; None if the prompt is keys and values.
+        key_values: Their keys and values in every layer; None if the prompt is embeddings.
+        modules: The prompt's own trained parameters (a classifier), by the base model's names for them.
+        conversions: What had to be converted on the way, a phrase each.
+    """
+
+    placement: Placement
+    length: int
+    embeddings: Tensor | None = None
+    key_values: KeyValues | None = None
+    modules: Mapping[str, Tensor] = field(default_factory=dict)
+    conversions: tuple[str, ...] = ()
+
+    def rows(self, count: int) -> VirtualRows:
+        """Return them for a batch of ``count`` rows that share them."""
+        shared = self.embeddings
+        return VirtualRows(
+            length=self.length,
+            embeddings=None if shared is None else shared.expand(count, -1, -1),
+            key_values=self.key_values,
+            after_first=self.placement is Placement.AFTER_BOS,
+        )
+
+
+def check_fit(prompt: SoftPrompt, anatomy: Anatomy) -> None:
+    """Return if ``prompt`` has the shape and the kind that the base model needs, whatever its weights.
+
+    Raises:
+        IncompatibleModelError: It has not. No policy overrides this.
+    """
+    if prompt.task_type in _KINDS and anatomy.kind is not _KINDS[prompt.task_type]:
+        _refuse(
+            f"a {_KINDS[prompt.task_type]} ({prompt.task_type})",
+            f"a {type(anatomy.model).__name__}, a kind of {anatomy.kind}",
+        )
+    if prompt.method is not Method.PREFIX_TUNING:
+        if prompt.token_dim != anatomy.token_dim:
+            _refuse(
+                f"a base model with token_dim {prompt.token_dim}",
+                f"a {type(anatomy.model).__name__} with token_dim {anatomy.token_dim}",
+            )
+        return
+    widths = [heads * width for heads, width in anatomy.key_values]
+    if prompt.num_layers != len(widths) or set(widths) != {prompt.token_dim}:
+        found = " or ".join(str(width) for width in sorted(set(widths)))
+        _refuse(
+            f"a base model with {prompt.num_layers} layers and keys {prompt.token_dim} wide",
+            f"a {type(anatomy.model).__name__} with {len(widths)} layers and keys {found} wide",
+        )
+
+
+def load_virtual_tokens(
+    prompt: SoftPrompt, anatomy: Anatomy, *, task_id: int | None = None
+) -> VirtualTokens:
+    """Turn the prompt's bytes into tensors for the base model.
+
+    Args:
+        prompt: The soft prompt.
+        anatomy: The base model.
+        task_id: Which task of a multitask prompt; not needed if it has one alone.
+
+    Raises:
+        IncompatibleModelError: The prompt's shape or kind is not the base model's.
+        AttachError: The prompt's tensors contradict what it says of itself, ``task_id`` names no task, or the
+            base model lacks a module that the prompt brings.
+    """
+    check_fit(prompt, anatomy)
+    embeddings = _embeddings(prompt, task_id)
+    conversions = [_conversion(embeddings, anatomy.dtype), _move(anatomy.device)]
+    embeddings = embeddings.to(device=anatomy.device, dtype=anatomy.dtype)
+    is_prefix = prompt.method is Method.PREFIX_TUNING
+    return VirtualTokens(
+        placement=Placement.KEY_VALUES if is_prefix else prompt.placement,
+        length=prompt.num_virtual_tokens,
+        embeddings=None if is_prefix else embeddings,
+        key_values=_key_values(embeddings, anatomy) if is_prefix else None,
+        modules=_modules(prompt, anatomy),
+        conversions=tuple(phrase for phrase in conversions if phrase),
+    )
+
+
+def own_parameters(prompt: SoftPrompt, anatomy: Anatomy) -> dict[str, str]:
+    """Return which of its tensors the prompt brings for which parameter of the base model (a classifier's).
+
+    Returns:
+        The tensors' names by those of the base model's parameters.
+
+    Raises:
+        AttachError: The base model has no such parameter, or one of another shape.
+    """
+    trained = {
+        name.removeprefix(MODULES_PREFIX): prompt.tensors[name].shape
+        for name in trained_modules(prompt)
+    }
+    shapes = {
+        name: tuple(parameter.shape)
+        for name, parameter in (anatomy.model.named_parameters() if trained else ())
+    }
+    return {_find(name, shape, shapes): MODULES_PREFIX + name for name, shape in trained.items()}
+
+
+def _find(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return which of the base model's parameters, of these ``shapes``, the prompt's tensor ``name`` is for."""
+    # PEFT counts from its own wrapper, which calls what it wraps base_model.
+    path = name if name in shapes else name.removeprefix("base_model.")
+    if path not in shapes:
+        raise AttachError(
+            f"the prompt brings its own {name}, and the base model has no such parameter",
+            "load the base model with the head that the prompt was trained with, such as "
+            "AutoModelForSequenceClassification",
+        )
+    if shapes[path] != shape:
+        raise AttachError(
+            f"the prompt's {name} is {list(shape)}, and the base model's is {list(shapes[path])}",
+            f"load the base model with the head that the prompt was trained with (num_labels={shape[0]})",
+        )
+    return path
+
+
+def _modules(prompt: SoftPrompt, anatomy: Anatomy) -> dict[str, Tensor]:
+    """Return the tensors that the prompt brings for the base model's parameters, as those are."""
+    names = own_parameters(prompt, anatomy)
+    own = dict(anatomy.model.named_parameters()) if names else {}
+    return {path: _to_torch(prompt.tensors[name]).to(own[path]) for path, name in names.items()}
+
+
+_KINDS = {TaskType.CAUSAL_LM: Kind.DECODER, TaskType.SEQ_2_SEQ_LM: Kind.ENCODER_DECODER}
+
+
+def _refuse(expected: str, actual: str) -> None:
+    raise IncompatibleModelError(
+        expected,
+        actual,
+        "incompatible",
+        remedy="no policy overrides that: load the base model it names",
+    )
+
+
+def _embeddings(prompt: SoftPrompt, task_id: int | None) -> Tensor:
+    """Return [P, H] (or [P, L * 2 * K]) What the prompt's tensors come to."""
+    try:
+        check_layout(prompt)
+    except ValueError as error:
+        raise AttachError(
+            f"the prompt's tensors contradict what it says of itself: {error}",
+            "read it with promptreg's readers, which check what they read",
+        ) from error
+    shared = _to_torch(prompt.tensors[PROMPT_EMBEDDINGS])
+    if prompt.method is not Method.MULTITASK_PROMPT_TUNING:
+        if task_id is not None:
+            raise AttachError(
+                f"task_id={task_id} was given, and a {prompt.method} prompt has no tasks to choose from",
+                "leave task_id out",
+            )
+        return shared
+    columns, rows = _to_torch(prompt.tensors[TASK_COLS]), _to_torch(prompt.tensors[TASK_ROWS])
+    task = _choose_task(task_id, len(columns))
+    return shared * (columns[task] @ rows[task])  # [P, R] @ [R, H]
+
+
+def _choose_task(task_id: int | None, tasks: int) -> int:
+    if task_id is None and tasks == 1:
+        return 0
+    if task_id is None or not 0 <= task_id < tasks:
+        raise AttachError(
+            f"this multitask prompt holds {tasks} tasks, and task_id is {task_id}",
+            f"attach with task_id=0 to {tasks - 1}",
+        )
+    return task_id
+
+
+def _to_torch(stored: StoredTensor) -> Tensor:
+    # A copy, because bytes are immutable and torch will not share them quietly.
+    flat = torch.frombuffer(bytearray(stored.data), dtype=_DTYPES[stored.dtype])
+    return flat.reshape(stored.shape)
+
+
+def _key_values(flat: Tensor, anatomy: Anatomy) -> KeyValues:
+    """Split a prefix-tuning prompt [P, L * 2 * K] into each layer's keys and values [heads, P, width]."""
+    tokens, layers = len(flat), len(anatomy.key_values)
+    stored = flat.reshape(tokens, layers, -1).unbind(dim=1)  # L times [P, 2 * K]
+    if anatomy.kind is Kind.ENCODER_DECODER:
+        # PEFT gives layer i of a decoder the keys and values stored for layer 2i, counting round: it doubles
+        # them for a cross-attention that it then empties. Prompts are trained so, and must be used so.
+        stored = tuple(stored[2 * layer % layers] for layer in range(layers))
+    split = []
+    for layer, (heads, width) in zip(stored, anatomy.key_values, strict=True):
+        keys, values = layer.reshape(tokens, 2, heads, width).permute(1, 2, 0, 3)
+        split.append((keys.contiguous(), values.contiguous()))
+    return tuple(split)
+
+
+def _conversion(tensor: Tensor, dtype: torch.dtype) -> str | None:
+    if tensor.dtype == dtype:
+        return None
+    names = [str(kind).removeprefix("torch.") for kind in (tensor.dtype, dtype)]
+    lossy = not torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
+    return f"{names[0]} to {names[1]}, {'rounded' if lossy else 'nothing lost'}"
+
+
+def _move(device: torch.device) -> str | None:
+    return None if device.type == "cpu" else f"moved to {device}"

@@ -1,0 +1,3 @@
+from cli_shell import base, reverse, shell, shout
+
+__all__ = ["base", "reverse", "shell", "shout"]

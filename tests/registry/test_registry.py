@@ -1,0 +1,225 @@
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from promptreg import errors
+from promptreg.canaries import Canary
+from promptreg.digests import Digest
+from promptreg.registry import Registry
+from samples import base_model, soft_prompt
+
+
+class RegistryContract:
+    """Subclass this and give it a ``registry`` fixture to try another pair of engines."""
+
+    def test_what_is_pulled_is_what_was_pushed(self, registry: Registry) -> None:
+        prompt = soft_prompt(template="{text}!", labels=("yes", "no"), init="random")
+        registry.push(
+            prompt, task="t", base=base_model(), hyperparameters={"lr": 0.3, "opt": "adam"}
+        )
+        pulled = registry.pull("t@1")
+        assert dict(pulled.prompt.tensors) == dict(prompt.tensors)
+        assert pulled.prompt.template == "{text}!"
+        assert pulled.prompt.labels == ("yes", "no")
+        assert dict(pulled.prompt.hyperparameters) == {"lr": 0.3, "opt": "adam"}
+        assert pulled.base.table == base_model().table
+        assert pulled.version.ref == "t@1"
+
+    def test_the_version_names_the_digest_of_the_stored_tensors(self, registry: Registry) -> None:
+        version = registry.push(soft_prompt(), task="t", base=base_model()).version
+        stored = registry._objects.get(version.digest)
+        assert Digest.of(stored) == version.digest
+        assert len(stored) == version.size
+
+    def test_the_same_prompt_again_is_the_version_that_exists(self, registry: Registry) -> None:
+        first = registry.push(soft_prompt(), task="t", base=base_model())
+        second = registry.push(soft_prompt(), task="t", base=base_model(), metrics={"f1": 0.5})
+        assert first.created
+        assert not second.created
+        assert second.version.ref == first.version.ref
+        assert dict(second.version.metrics) == {"f1": 0.5}
+        assert len(registry.list().versions) == 1
+
+    def test_another_template_is_another_version(self, registry: Registry) -> None:
+        registry.push(soft_prompt(), task="t", base=base_model())
+        again = registry.push(soft_prompt(), task="t", base=base_model(), template="{text}?")
+        assert again.version.ref == "t@2"
+        assert again.created
+
+    def test_the_same_prompt_on_another_base_is_another_version(self, registry: Registry) -> None:
+        registry.push(soft_prompt(), task="t", base=base_model(0))
+        assert registry.push(soft_prompt(), task="t", base=base_model(9)).version.ref == "t@2"
+
+    def test_a_canary_comes_back(self, registry: Registry) -> None:
+        canary = Canary(
+            input_ids=((1, 2),),
+            positions=((0, 1),),
+            outputs=((0.5, 0.25),),
+            dtype="F32",
+            tolerance=1e-4,
+        )
+        registry.push(soft_prompt(), task="t", base=base_model(), canary=canary)
+        assert registry.pull("t").canary == canary
+
+    def test_aliases_lead_to_versions_and_move(self, registry: Registry) -> None:
+        registry.push(soft_prompt(0), task="t", base=base_model(), aliases=("prod",))
+        registry.push(soft_prompt(1), task="t", base=base_model())
+        version, before = registry.set_alias("t@2", "prod")
+        assert (version.ref, before and before.ref) == ("t@2", "t@1")
+        assert version.aliases == ("prod",)
+        assert registry.resolve("t@prod").ref == "t@2"
+
+    def test_an_alias_on_two_bases_needs_the_base(self, registry: Registry) -> None:
+        for seed in (0, 9):
+            base = base_model(seed, name=f"base-{seed}")
+            registry.push(soft_prompt(), task="t", base=base, aliases=("prod",))
+        with pytest.raises(errors.AmbiguousReferenceError, match=r"t@1.*t@2"):
+            registry.resolve("t@prod")
+        assert registry.resolve("t@prod", base="base-9").ref == "t@2"
+
+    def test_a_parent_is_kept_by_its_reference(self, registry: Registry) -> None:
+        registry.push(soft_prompt(0), task="t", base=base_model(), aliases=("prod",))
+        child = registry.push(soft_prompt(1), task="t", base=base_model(), parent="t@prod")
+        assert child.version.parent == "t@1"
+
+    def test_a_yanked_version_is_not_the_newest(self, registry: Registry) -> None:
+        for seed in (0, 1):
+            registry.push(soft_prompt(seed), task="t", base=base_model())
+        yanked = registry.yank("t@2", reason="leaked")
+        assert yanked.yanked is not None
+        assert yanked.yanked.reason == "leaked"
+        assert registry.resolve("t").ref == "t@1"
+        assert registry.resolve("t@2").yanked is not None
+
+    def test_a_base_is_found_by_name_and_fingerprint(self, registry: Registry) -> None:
+        base = registry.add_base(base_model(name="small"))
+        assert registry.base("small") == base
+        assert registry.base(str(base.fingerprint)) == base
+        assert registry.base("small").table == base.table
+        assert [known.name for known in registry.bases()] == ["small"]
+
+    def test_a_base_s_name_belongs_to_one_set_of_weights(self, registry: Registry) -> None:
+        registry.add_base(base_model(0, name="small"))
+        with pytest.raises(errors.ConflictError, match="small"):
+            registry.add_base(base_model(9, name="small"))
+
+    def test_a_prompt_that_does_not_fit_leaves_nothing(self, registry: Registry) -> None:
+        registry.add_base(base_model(name="small"))
+        with pytest.raises(errors.IncompatibleModelError):
+            registry.push(soft_prompt(width=7), task="t", base="small")
+        assert registry.list().versions == ()
+        with pytest.raises(errors.TaskNotFoundError):
+            registry.resolve("t")
+
+    def test_a_changed_object_is_an_error_and_never_a_prompt(self, registry: Registry) -> None:
+        version = registry.push(soft_prompt(), task="t", base=base_model()).version
+        registry._objects._write(version.digest.key, b"tampered")
+        with pytest.raises(errors.CorruptObjectError, match=str(version.digest)):
+            registry.pull("t")
+        registry.push(soft_prompt(), task="t", base=base_model())
+        assert registry.pull("t").version.ref == "t@1"
+
+    def test_a_lost_object_says_which_one(self, registry: Registry) -> None:
+        version = registry.push(soft_prompt(), task="t", base=base_model()).version
+        assert version.manifest != version.digest
+        registry._objects._write(version.manifest.key, b"")
+        with pytest.raises(errors.CorruptObjectError, match=str(version.manifest)):
+            registry.pull("t")
+
+    def test_a_record_describes_each_version_beside_its_objects(self, registry: Registry) -> None:
+        version = registry.push(soft_prompt(), task="a/b", base=base_model(), note="n").version
+        data = registry._objects._read("records/a/b@1.json", 10_000)
+        assert data is not None
+        record = json.loads(data)
+        assert record["digest"] == str(version.digest)
+        assert record["manifest"] == str(version.manifest)
+        assert record["base"]["fingerprint"] == str(version.base)
+        assert registry._objects.has(Digest(record["base"]["table"]))
+
+    def test_versions_are_numbered_without_gaps_by_many_threads(self, registry: Registry) -> None:
+        registry.add_base(base_model(name="small"))
+        with ThreadPoolExecutor(8) as pool:
+            pushed = list(
+                pool.map(
+                    lambda seed: registry.push(soft_prompt(seed % 6), task="t", base="small"),
+                    range(12),
+                )
+            )
+        assert sorted({one.version.version for one in pushed}) == [1, 2, 3, 4, 5, 6]
+        assert sum(one.created for one in pushed) == 6
+
+    def test_unknown_things_are_told_apart(self, registry: Registry) -> None:
+        registry.push(soft_prompt(), task="sst2", base=base_model())
+        with pytest.raises(errors.TaskNotFoundError, match="did you mean sst2"):
+            registry.pull("sst3")
+        with pytest.raises(errors.PromptNotFoundError, match="sst2@7"):
+            registry.pull("sst2@7")
+        with pytest.raises(errors.BaseModelNotFoundError, match="'big'"):
+            registry.pull("sst2", base="big")
+
+
+class TestEmbedded(RegistryContract):
+    @pytest.fixture
+    def registry(self, sqlite_url: str, tmp_path: Path) -> Iterator[Registry]:
+        Registry.upgrade(sqlite_url)
+        with Registry.open(sqlite_url, str(tmp_path / "objects")) as registry:
+            yield registry
+
+
+class TestPostgresqlAndSeaweedFS(RegistryContract):
+    @pytest.fixture
+    def registry(self, postgresql_url: str, seaweedfs_url: str) -> Iterator[Registry]:
+        Registry.upgrade(postgresql_url)
+        with Registry.open(postgresql_url, seaweedfs_url) as registry:
+            yield registry
+
+
+class TestMoto(RegistryContract):
+    @pytest.fixture
+    def registry(self, sqlite_url: str, moto_url: str) -> Iterator[Registry]:
+        Registry.upgrade(sqlite_url)
+        with Registry.open(sqlite_url, moto_url) as registry:
+            yield registry
+
+
+def test_the_user_s_own_registry_makes_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DATABASE_URL", "OBJECTS_URL"):
+        monkeypatch.delenv(f"PROMPTREG_{name}", raising=False)
+    monkeypatch.setenv("PROMPTREG_DATA_DIR", str(tmp_path / "data"))
+    with Registry.open() as registry:
+        registry.push(soft_prompt(), task="t", base=base_model())
+    with Registry.open() as registry:
+        assert registry.pull("t").version.ref == "t@1"
+    assert (tmp_path / "data" / "objects").is_dir()
+
+
+def test_a_second_pull_comes_from_the_cache_and_is_verified(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    Registry.upgrade(sqlite_url)
+    objects = tmp_path / "objects"
+    with Registry.open(sqlite_url, str(objects)) as registry:
+        registry.push(soft_prompt(), task="t", base=base_model())
+        registry.pull("t")
+        shutil.rmtree(objects)
+        assert registry.pull("t").version.ref == "t@1"
+
+
+def test_a_record_that_cannot_be_written_does_not_undo_the_push(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    Registry.upgrade(sqlite_url)
+    with Registry.open(sqlite_url, str(tmp_path / "objects")) as registry:
+        registry.push(soft_prompt(0), task="t", base=base_model())
+        shutil.rmtree(tmp_path / "objects" / "records")
+        (tmp_path / "objects" / "records").write_text("in the way")
+        pushed = registry.push(soft_prompt(1), task="t", base=base_model())
+        assert pushed.created
+        assert "record" in pushed.notes[0]
+        assert registry.pull("t@2").version == pushed.version
