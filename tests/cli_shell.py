@@ -39,8 +39,6 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     home = tmp_path / "home"
-    for name in ("DATABASE_URL", "OBJECTS_URL"):
-        monkeypatch.delenv(f"PROMPTREG_{name}", raising=False)
     monkeypatch.setenv("PROMPTREG_DATA_DIR", str(home))
     monkeypatch.setenv("PROMPTREG_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ import sysconfig
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "S3Server",
     "moto_server",
     "moto_url",
+    "running_seaweedfs",
     "seaweedfs_server",
     "seaweedfs_url",
     "use_credentials",
@@ -112,7 +113,13 @@ def moto_server() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """SeaweedFS in one process, which refuses wrong signatures, wrong sums and strangers."""
-    folder = tmp_path_factory.mktemp("seaweedfs")
+    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@contextmanager
+def running_seaweedfs(folder: Path) -> Iterator[S3Server]:
+    """Run SeaweedFS, which keeps its files in ``folder``."""
     last: RuntimeError | None = None
     for _ in range(3):  # somebody may take a port between our looking and the server's binding
         ports = _free_ports(10)

@@ -21,10 +21,10 @@ def main() -> None:
     parser.add_argument("--upgrade", action="store_true", help="upgrade, and do nothing else")
     parser.add_argument("--forever", action="store_true")
     arguments = parser.parse_args()
-    print("ready", flush=True)
+    _say("ready")
     sys.stdin.readline()
     if arguments.upgrade:
-        print(*upgrade(arguments.url), flush=True)
+        _say(*upgrade(arguments.url))
         return
     database = Database.open(arguments.url, upgrade=arguments.make)
     add_bases(database)
@@ -33,10 +33,15 @@ def main() -> None:
         content = contents.pop(0)
         aliases = tuple(arguments.alias)
         version, created = database.register(new_version(content, aliases=aliases))
-        print(version.ref, created, flush=True)
+        _say(version.ref, created)
         if arguments.forever:
             contents.append(f"{content}'")
     database.close()
+
+
+def _say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

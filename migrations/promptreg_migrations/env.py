@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from promptreg.database import urls
 from promptreg.database.engine import WRITING, create_engine
 from promptreg.database.orm import Base
+from promptreg.database.schema import make_file
 
 
 def run(connection: Connection) -> None:
@@ -31,7 +32,11 @@ def run_for_a_developer() -> None:
     )
     if not isinstance(url, str):
         raise CommandError("name a database: alembic -x url=sqlite:///dev.db upgrade head")
-    engine = create_engine(urls.parse(url), migrating=True)
+    parsed = urls.parse(url)
+    file = urls.file_of(parsed)
+    if file is not None:
+        make_file(file, urls.display(parsed))
+    engine = create_engine(parsed, migrating=True)
     with engine.execution_options(**{WRITING: True}).begin() as connection:
         run(connection)
     engine.dispose()

@@ -17,20 +17,20 @@ class BaseModel:
         embedding: The digest of its input embedding, 64 hex digits.
         body: The digest of the rest of its backbone, 64 hex digits.
         head: The digest of its head, 64 hex digits; None if it has none or ties it to the embedding.
-        architecture: The class that its config names, such as ``LlamaForCausalLM``.
+        architecture: Its class, such as ``LlamaForCausalLM``.
         model_type: The family that its config names, such as ``llama``.
         encoder_decoder: Whether it has an encoder and a decoder.
         token_dim: The width H of its input embedding.
         vocab_size: The height V of its input embedding.
         num_layers: The number L of layers (of the decoder, if it has one).
         key_value_dim: The width of one layer's keys (or values): key/value heads times their width.
-        parameters: How many numbers its parameters hold, tied ones counted once.
-        dtype: The dtype that most of them are stored in, such as ``BF16``.
+        parameters: How many numbers its weights hold, tied ones counted once.
+        dtype: The narrowest dtype that holds most of them, such as ``BF16``.
         name: What the team calls it; None until it is registered under a name.
         source: Where it came from: a directory's name or a hub's identifier.
         revision: The revision there.
-        tokenizer: The digest of its tokenizer's files, if there are any.
-        table: Every parameter's record. Listings leave it out (None); ``Registry.base`` brings it.
+        tokenizer: The digest of a listing of its tokenizer's files, if there are any.
+        table: Every weight's record. Listings leave it out (None); ``Registry.base`` brings it.
     """
 
     fingerprint: Fingerprint

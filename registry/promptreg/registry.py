@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from promptreg.prompts import PromptVersion, PulledPrompt, Scalar, SoftPrompt, T
 from promptreg.settings import Locations, cache_directory
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
     from promptreg.bases import BaseModel
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pushed", "Registry"]
 
+_THREADS = 4
+_LOG = logging.getLogger(__name__)
 _A = TypeVar("_A")
 _R = TypeVar("_R")
 
@@ -103,10 +107,12 @@ class Registry:
         return upgrade(Locations.find(database_url).database)
 
     def close(self) -> None:
-        """Give back the database's and the store's connections."""
-        self._database.close()
+        """Wait for the records of what was pushed, then give back all connections."""
+        if "_threads" in self.__dict__:
+            self._threads.shutdown()
         if "_objects" in self.__dict__:
             self._objects.close()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +174,7 @@ class Registry:
         check_task(task)
         for alias in aliases:
             check_alias(alias)
-        known = self._database.base(base)[0] if isinstance(base, str) else base
+        known, table = self._known(base)
         prompt = _complete(prompt, known, hyperparameters or {}, template, tuple(labels))
         check_shape(prompt, known)
         parent_ref = None if parent is None else self.resolve(parent).ref
@@ -177,12 +183,12 @@ class Registry:
             prompt, base=known.fingerprint, tensors=Digest.of(tensors), size=len(tensors)
         )
         evidence = canary.to_bytes() if canary is not None else None
-        table = None if isinstance(base, str) or base.table is None else base.table.to_bytes()
+        weights = None if known.table is None else known.table.to_bytes()
         # All objects before any row: a push that fails here has registered nothing, not even its base.
-        pieces = [tensors, manifest, evidence, table]
-        _at_once(self._objects.put, [piece for piece in pieces if piece is not None])
-        if not isinstance(base, str):
-            known = self._register_base(base)
+        pieces = [tensors, manifest, evidence, weights]
+        self._at_once(self._objects.put, [piece for piece in pieces if piece is not None])
+        if known.table is not None:
+            self._register_base(known, table)
         version, created = self._database.register(
             NewVersion(
                 task=task,
@@ -209,9 +215,10 @@ class Registry:
                 idempotency_key=str(Digest.of(manifest)),
             )
         )
-        notes = [] if created else [f"{version.ref} holds this prompt already"]
-        notes += self._write_record(version, self._database.base(str(version.base))[1])
-        return Pushed(version=version, created=created, notes=tuple(notes))
+        # The version exists since the commit; its record may follow while the caller goes on.
+        self._threads.submit(self._write_record, version, table)
+        notes = () if created else (f"{version.ref} holds this prompt already",)
+        return Pushed(version=version, created=created, notes=notes)
 
     def pull(self, reference: str, *, base: str | None = None) -> PulledPrompt:
         """Return the prompt that ``reference`` names, every byte checked against its digest.
@@ -310,18 +317,26 @@ class Registry:
         Raises:
             ConflictError: Its name is another base model's, or these weights have another name.
         """
-        if base.table is not None:
-            self._objects.put(base.table.to_bytes())
-        return self._register_base(base)
+        known, table = self._known(base)
+        if base.table is None:
+            return self.base(str(base.fingerprint))
+        self._objects.put(base.table.to_bytes())
+        return self._register_base(known, table)
 
-    def _register_base(self, base: "BaseModel") -> "BaseModel":
-        """Add the row of a base model whose table of weights is stored."""
+    def _known(self, base: "BaseModel | str") -> "tuple[BaseModel, Digest]":
+        """Return a base model and the digest of its table; without a table at hand, as registered."""
+        if isinstance(base, str):
+            return self._database.base(base)
         if base.name is not None:
             check_base_name(base.name)
         if base.table is None:
-            return self._database.base(str(base.fingerprint))[0]
-        table = Digest.of(base.table.to_bytes())
-        self._tables[table] = base.table
+            return self._database.base(str(base.fingerprint))
+        return base, Digest.of(base.table.to_bytes())
+
+    def _register_base(self, base: "BaseModel", table: Digest) -> "BaseModel":
+        """Add the row of a base model whose table of weights is stored."""
+        if base.table is not None:
+            self._tables[table] = base.table
         return replace(self._database.add_base(base, table=table, by=self._by), table=base.table)
 
     def base(self, base: str) -> "BaseModel":
@@ -369,22 +384,28 @@ class Registry:
             return self._objects.get(digest)
         return self._cache.get(digest, self._objects.get)
 
-    def _write_record(self, version: PromptVersion, table: Digest) -> Sequence[str]:
+    @cached_property
+    def _threads(self) -> "ThreadPoolExecutor":
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="promptreg")
+
+    def _at_once(self, step: Callable[[_A], _R], things: Sequence[_A]) -> Sequence[_R]:
+        """Do ``step`` for each thing side by side: each waits for a round trip to the store."""
+        others = [self._threads.submit(step, thing) for thing in things[1:]]
+        try:
+            first = step(things[0])
+        finally:
+            for other in others:
+                other.exception()  # none is still at work when this returns or raises
+        return [first, *(other.result() for other in others)]
+
+    def _write_record(self, version: PromptVersion, table: Digest) -> None:
         """Describe the version beside its objects, so that the database can be rebuilt from them."""
         try:
             self._objects.put_record(f"{version.ref}.json", _record(version, table))
         except StoreError as error:
-            # The commit has happened: the version exists, and a second push writes the record.
-            return [f"its record was not written ({error}); push it again to write it"]
-        return []
-
-
-def _at_once(step: Callable[[_A], _R], things: Sequence[_A]) -> Sequence[_R]:
-    """Do ``step`` for each thing in a thread of its own: each waits for a round trip to the store."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=len(things)) as pool:
-        return list(pool.map(step, things))
+            _LOG.warning("%s is registered without its record: %s", version.ref, error)
 
 
 def _complete(

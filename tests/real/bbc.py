@@ -46,9 +46,9 @@ def read_split(*, test: int, seed: int) -> Split:
     return Split(train=tuple(train), test=tuple(held_out))
 
 
-def as_input(text: str, template: str = TEMPLATE) -> str:
-    """Return ``text`` as a model gets it."""
-    return template.replace("{text}", text)
+def as_input(text: str, template: str | None = TEMPLATE) -> str:
+    """Return ``text`` as a model gets it: in its template, or bare."""
+    return text if template is None else template.replace("{text}", text)
 
 
 def accuracy(labels: Sequence[str], articles: Sequence[Article]) -> float:

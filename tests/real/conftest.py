@@ -7,57 +7,28 @@ missing, and ``make test``, which leaves these tests out, needs none.
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from engines_s3 import S3Server, seaweedfs_server
 from engines_sql import PostgresqlServer, postgresql_server
-from real.bbc import TEMPLATE, TOPICS, Article, accuracy, as_input, read_split
-from real.gemma import base_directory, perturb
+from real.bbc import TEMPLATE, TOPICS, as_input, read_split
+from real.gemma import base_directory, write_perturbed
 from real.sides import Side
-from real.training import BATCH_SIZE, LEARNING_RATE, SEED, STEPS, train_prompt
+from real.training import BATCH_SIZE, LEARNING_RATE, SEED, STEPS, Trained, train_prompt
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = ["postgresql_server", "seaweedfs_server"]
 
-__all__ = ["PERTURBED", "Trained", "postgresql_server", "seaweedfs_server"]
-
-PERTURBED = "model.layers.9.mlp.down_proj.weight"
 _TESTED = 25  # articles of each topic
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """A trained prompt, and what it does where it was trained.
-
-    N is the number of articles to test on, V the vocabulary.
-
-    Attributes:
-        directory: What PEFT saved.
-        articles: The N articles, none of which it was trained on.
-        logits: [N, V] What PEFT's model says after each.
-        labels: [N] The topics that it chooses.
-        bare_labels: [N] The topics that the bare base model chooses.
-    """
-
-    directory: Path
-    articles: tuple[Article, ...]
-    logits: "Tensor"
-    labels: list[str]
-    bare_labels: list[str]
-
-    @property
-    def accuracy(self) -> float:
-        """How often the topic is right."""
-        return accuracy(self.labels, self.articles)
-
-    @property
-    def bare_accuracy(self) -> float:
-        """How often it is right without the prompt."""
-        return accuracy(self.bare_labels, self.articles)
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let promptreg keep what it remembers in this run's folder, not in the developer's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPTREG_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +39,9 @@ def base() -> Path:
 
 @pytest.fixture(scope="session")
 def wrong_base(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The same architecture in another directory, with one tensor of one layer perturbed: ``PERTURBED``."""
+    """The same architecture in another directory, with one layer perturbed."""
     directory = tmp_path_factory.mktemp("wrong") / "gemma"
-    perturb(base, directory, PERTURBED)
+    write_perturbed(base, directory)
     yield directory
     shutil.rmtree(directory)  # half a gigabyte, and pytest keeps the folders of its last runs
 

@@ -8,7 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-__all__ = ["base_directory", "perturb"]
+__all__ = ["PERTURBED", "base_directory", "write_perturbed"]
+
+PERTURBED = "layers.9.mlp.down_proj.weight"
 
 _CACHE = "PROMPTREG_TESTS_CACHE"
 # What went in and how it was made: a change of _convert wants another name, for a directory beside the old one.
@@ -34,13 +36,13 @@ def base_directory() -> Path:
     return target
 
 
-def perturb(base: Path, directory: Path, tensor: str) -> None:
-    """Copy the base model to ``directory``, with one ``tensor`` scaled by 1/64 more: another model."""
+def write_perturbed(base: Path, directory: Path) -> None:
+    """Copy the base model to ``directory`` with the numbers of ``PERTURBED`` a 64th larger: another model."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(base, directory, ignore=shutil.ignore_patterns(_WEIGHTS))
     weights = load_file(base / _WEIGHTS)
-    weights[tensor] *= 1 + 1 / 64
+    weights[f"model.{PERTURBED}"] *= 1 + 1 / 64
     save_file(weights, directory / _WEIGHTS, metadata={"format": "pt"})
 
 

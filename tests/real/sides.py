@@ -1,4 +1,4 @@
-"""The two machines of the main job, as far as promptreg can tell: processes that share a registry and no cache."""
+"""The machines of the main job, as far as promptreg can tell: they share a registry, and no cache."""
 
 import json
 import os

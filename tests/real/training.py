@@ -2,11 +2,16 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from real.bbc import TOPICS, Article, as_input
+from real.bbc import TOPICS, Article, accuracy, as_input
 
-__all__ = ["BATCH_SIZE", "LEARNING_RATE", "SEED", "STEPS", "TOKENS", "train_prompt"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["BATCH_SIZE", "LEARNING_RATE", "SEED", "STEPS", "TOKENS", "Trained", "train_prompt"]
 
 TOKENS = 16
 LEARNING_RATE = 0.1
@@ -17,6 +22,37 @@ _WARM_UP = 3
 _QUESTION = (
     "Which topic is this news article about: business, entertainment, politics, sports or tech?"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A trained prompt, and what it does where it was trained.
+
+    N is the number of articles to test on, V the vocabulary.
+
+    Attributes:
+        directory: What PEFT saved.
+        articles: The N articles, none of which it was trained on.
+        logits: [N, V] What PEFT's model says after each.
+        labels: [N] The topics that it chooses.
+        bare_labels: [N] The topics that the bare base model chooses.
+    """
+
+    directory: Path
+    articles: tuple[Article, ...]
+    logits: "Tensor"
+    labels: list[str]
+    bare_labels: list[str]
+
+    @property
+    def accuracy(self) -> float:
+        """How often the topic is right."""
+        return accuracy(self.labels, self.articles)
+
+    @property
+    def bare_accuracy(self) -> float:
+        """How often it is right without the prompt."""
+        return accuracy(self.bare_labels, self.articles)
 
 
 def train_prompt(base: Any, tokenizer: Any, articles: Sequence[Article]) -> Any:
@@ -51,7 +87,7 @@ def train_prompt(base: Any, tokenizer: Any, articles: Sequence[Article]) -> Any:
     for batch in _batches(tokenizer, articles):
         logits = last_logits(model, tokenizer, [as_input(article.text) for article in batch])
         wanted = torch.tensor([targets[article.topic] for article in batch])
-        cross_entropy(logits, wanted).backward()
+        torch.autograd.backward(cross_entropy(logits, wanted))
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()

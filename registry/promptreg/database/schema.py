@@ -16,7 +16,15 @@ from promptreg.errors import DatabaseUnavailableError, SchemaError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = ["HEAD", "REVISIONS", "configuration", "current_revision", "is_older", "upgrade"]
+__all__ = [
+    "HEAD",
+    "REVISIONS",
+    "configuration",
+    "current_revision",
+    "is_older",
+    "make_file",
+    "upgrade",
+]
 
 REVISIONS = ("0001",)
 """Every revision, the oldest first. Known here, so that opening a database need not import Alembic."""
@@ -67,7 +75,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
     name = urls.display(parsed)
     file = urls.file_of(parsed)
     if file is not None:
-        _make(file, name)
+        make_file(file, name)
     return _upgrade(parsed, name)
 
 
@@ -124,8 +132,12 @@ def _check_foreign_keys(connection: Connection, name: str) -> None:
         )
 
 
-def _make(file: Path, name: str) -> None:
-    """Make the file, and its folder, if they are not there; nobody but their owner may read them."""
+def make_file(file: Path, name: str) -> None:
+    """Make the file of the database ``name``, and its folder, if they are not there, for their owner only.
+
+    Raises:
+        DatabaseUnavailableError: They cannot be made.
+    """
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -74,9 +74,10 @@ class Anatomy:
     def dtype(self) -> torch.dtype:
         """What the embedding gives out, and so what a prompt is made of."""
         weight = getattr(self.embedding, "weight", None)
-        # The weight of a quantised embedding may be integers; what it gives out is of the model's dtype.
-        plain = isinstance(weight, torch.Tensor) and weight.dtype.is_floating_point
-        return weight.dtype if plain else self.model.dtype
+        if isinstance(weight, torch.Tensor) and weight.dtype.is_floating_point:
+            return weight.dtype
+        # The weight of a quantised embedding is integers; what it gives out is of the model's dtype.
+        return self.model.dtype
 
 
 def examine(model: object) -> Anatomy:

@@ -4,10 +4,10 @@ What counts as the same is measured, because neither of two simple answers will 
 refuses every quantised base model, and those are what canaries are for; a fixed looser one lets wrong models
 through, because how far honest rounding moves the outputs differs tenfold between base models and inputs.
 
-So the tolerance is recorded with the outputs: the base model at hand runs a second time, the matrices of its
-layers rounded to four bits, and twice what that changes is tolerated. Passing means: no further from the
-recorded base model than coarse quantisation takes it. What changes is counted as the root of the mean square
-over all kept outputs, relative to their spread, without each row's mean, which no softmax sees.
+So the tolerance is recorded with the outputs. The base model at hand runs twice more, its layers rounded in the
+two ways that are common: weights to four bits, and weights and activations to eight. Twice what the gentler one
+changes is tolerated. What changes is counted as the root of the mean square over all kept outputs, relative to
+their spread, without each row's mean, which no softmax sees.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from promptreg.errors import CanaryError, ConfigurationError
 from promptreg.models.anatomy import Anatomy, Kind, examine
 from promptreg.models.prompted import PromptedModel
 from promptreg.models.reports import AttachReport, Policy
-from promptreg.models.rounding import rounded_view
+from promptreg.models.rounding import EIGHT_BITS, FOUR_BITS, rounded_view
 from promptreg.models.virtual import VirtualTokens, load_virtual_tokens
 from promptreg.prompts import Method, PulledPrompt, SoftPrompt
 
@@ -38,7 +38,7 @@ _LONGEST = 64
 _LARGEST = 32
 _OTHERS = 32
 _MARGIN = 2.0
-_LEAST, _MOST = 0.02, 0.5
+_LEAST, _MOST = 0.05, 0.5
 _UNMEASURED = 0.25
 
 
@@ -220,12 +220,15 @@ def _tolerance(
     positions: Tensor,
     kept: Tensor,
 ) -> float:
-    """Return how far outputs may be off: twice what rounding the base model to four bits changes."""
-    view = rounded_view(anatomy.model)
-    if view is None:
-        return _UNMEASURED
-    rounded = _run(replace(anatomy, model=view, call=view), virtual, inputs).gather(1, positions)
-    return min(max(_MARGIN * _deviation(kept, rounded), _LEAST), _MOST)
+    """Return how far outputs may be off: twice what the gentler of two quantisations changes."""
+    changes = []
+    for rounding in (FOUR_BITS, EIGHT_BITS):
+        view = rounded_view(anatomy.model, rounding)
+        if view is None:
+            return _UNMEASURED
+        rounded = _run(replace(anatomy, model=view, call=view), virtual, inputs)
+        changes.append(_deviation(kept, rounded.gather(1, positions)))
+    return min(max(_MARGIN * min(changes), _LEAST), _MOST)
 
 
 def _deviation(expected: Tensor, actual: Tensor) -> float:

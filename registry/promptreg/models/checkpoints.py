@@ -112,15 +112,15 @@ class Checkpoint:
         for key, name, converter, pattern in self._rename(places):
             if name not in places:
                 unused.append(name)
-            elif converter is None and name not in self._kept:
-                self._kept[name] = self._files[key]
-            elif converter is not None:
-                rewriting = self._rewritten.setdefault(name, _Rewriting(deepcopy(converter)))
-                rewriting.taken.append((pattern, self._files[key]))
-            else:
-                first = self._kept[name].name
-                reason = f"{first} and {key} both become {name}"
+            elif name in self._kept or (name in self._rewritten and converter is None):
+                reason = f"{key} and another tensor both become {name}"
                 raise AmbiguousWeightsError(self._source, reason)
+            elif converter is None:
+                self._kept[name] = self._files[key]
+            else:
+                if name not in self._rewritten:
+                    self._rewritten[name] = _Rewriting(deepcopy(converter))
+                self._rewritten[name].taken.append((pattern, self._files[key]))
         if unknown := [name for name in unused if not self._ignores(name)]:
             kind = type(self._skeleton).__name__
             reason = f"they hold {_some(unknown)}, for which a {kind} has no use"

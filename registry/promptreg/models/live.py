@@ -39,7 +39,7 @@ def unwrap(model: object) -> "PreTrainedModel":
     while isinstance(inner, torch.nn.Module) and not isinstance(inner, PreTrainedModel):
         children = inner._modules  # noqa: SLF001
         if type(inner).__module__.partition(".")[0] == "peft":
-            inner = inner.get_base_model()  # type: ignore[operator]
+            inner = children.get("base_model", children.get("model"))
         elif "_orig_mod" in children:
             inner = children["_orig_mod"]
         else:

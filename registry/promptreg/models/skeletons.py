@@ -24,10 +24,10 @@ def read_config(directory: Path) -> dict[str, Any]:
         LossyBaseModelError: It says that the weights are quantised.
     """
     remedy = "give a directory that model.save_pretrained(directory) wrote"
+    if not (directory / _CONFIG).is_file():
+        raise UnreadableBaseModelError(str(directory), "it has no config.json", remedy)
     try:
         document = json.loads((directory / _CONFIG).read_bytes())
-    except FileNotFoundError as error:
-        raise UnreadableBaseModelError(str(directory), "it has no config.json", remedy) from error
     except (OSError, ValueError, RecursionError) as error:
         reason = f"its config.json cannot be read ({error})"
         raise UnreadableBaseModelError(str(directory), reason, remedy) from error

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-__all__ = ["Copies", "with_parameters"]
+__all__ = ["Copies", "shape_of", "with_parameters"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -41,15 +41,58 @@ def with_parameters(model: _Module, parameters: Mapping[str, Tensor]) -> _Module
 
     Args:
         model: The base model.
-        parameters: What to put in the place of its parameters of these names.
+        parameters: What to put in the place of its parameters of these names. A quantised linear layer, whose
+            parameters are no tensors of their own, is replaced by a plain one.
     """
     copies = Copies(model)
+    owners: dict[str, dict[str, Tensor]] = {}
     for name, tensor in parameters.items():
         path, _, attribute = name.rpartition(".")
-        owner = copies[path]
-        owner._parameters[attribute] = nn.Parameter(tensor, requires_grad=False)  # noqa: SLF001
+        owners.setdefault(path, {})[attribute] = tensor
+    for path, own in owners.items():
+        if any(_plain_shape(model.get_submodule(path), name) is None for name in own):
+            parent, _, name = path.rpartition(".")
+            copies[parent]._modules[name] = _linear(own)  # noqa: SLF001
+            continue
+        for name, tensor in own.items():
+            copies[path]._parameters[name] = nn.Parameter(tensor, requires_grad=False)  # noqa: SLF001
     view: _Module = copies.model
     return view
+
+
+def shape_of(model: nn.Module, name: str) -> tuple[int, ...] | None:
+    """Return the shape of the parameter ``name`` of ``model``, also in a quantised linear layer.
+
+    Returns:
+        None if there is no such parameter.
+    """
+    path, _, attribute = name.rpartition(".")
+    try:
+        owner: Any = model.get_submodule(path)
+    except AttributeError:
+        return None
+    plain = _plain_shape(owner, attribute)
+    if plain is not None or not (hasattr(owner, "in_features") and hasattr(owner, "out_features")):
+        return plain
+    shapes = {"weight": (owner.out_features, owner.in_features), "bias": (owner.out_features,)}
+    return shapes.get(attribute)
+
+
+def _plain_shape(module: nn.Module, name: str) -> tuple[int, ...] | None:
+    """Return the shape of the module's own parameter ``name``, if it is one of floating-point numbers."""
+    parameter = module._parameters.get(name)  # noqa: SLF001
+    if parameter is None or not parameter.is_floating_point():
+        return None
+    return tuple(parameter.shape)
+
+
+def _linear(parameters: Mapping[str, Tensor]) -> nn.Linear:
+    """Return a linear layer with these parameters."""
+    outputs, inputs = parameters["weight"].shape
+    layer = nn.Linear(inputs, outputs, bias="bias" in parameters, device="meta")
+    for name, tensor in parameters.items():
+        setattr(layer, name, nn.Parameter(tensor, requires_grad=False))
+    return layer.eval()
 
 
 def _shallow_copy(module: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ from promptreg.layouts import (
     trained_modules,
 )
 from promptreg.models.anatomy import Anatomy, Kind
+from promptreg.models.views import shape_of
 from promptreg.prompts import Method, Placement, SoftPrompt, TaskType
 from promptreg.prompts import Tensor as StoredTensor
 
@@ -158,36 +159,35 @@ def own_parameters(prompt: SoftPrompt, anatomy: Anatomy) -> dict[str, str]:
         name.removeprefix(MODULES_PREFIX): prompt.tensors[name].shape
         for name in trained_modules(prompt)
     }
-    shapes = {
-        name: tuple(parameter.shape)
-        for name, parameter in (anatomy.model.named_parameters() if trained else ())
-    }
-    return {_find(name, shape, shapes): MODULES_PREFIX + name for name, shape in trained.items()}
+    return {_find(name, shape, anatomy): MODULES_PREFIX + name for name, shape in trained.items()}
 
 
-def _find(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Return which of the base model's parameters, of these ``shapes``, the prompt's tensor ``name`` is for."""
+def _find(name: str, shape: tuple[int, ...], anatomy: Anatomy) -> str:
+    """Return which of the base model's parameters the prompt's tensor ``name`` is for."""
     # PEFT counts from its own wrapper, which calls what it wraps base_model.
-    path = name if name in shapes else name.removeprefix("base_model.")
-    if path not in shapes:
-        raise AttachError(
-            f"the prompt brings its own {name}, and the base model has no such parameter",
-            "load the base model with the head that the prompt was trained with, such as "
-            "AutoModelForSequenceClassification",
-        )
-    if shapes[path] != shape:
-        raise AttachError(
-            f"the prompt's {name} is {list(shape)}, and the base model's is {list(shapes[path])}",
-            f"load the base model with the head that the prompt was trained with (num_labels={shape[0]})",
-        )
-    return path
+    paths = dict.fromkeys((name, name.removeprefix("base_model.")))
+    for path, own in ((path, shape_of(anatomy.model, path)) for path in paths):
+        if own is not None and own != shape:
+            raise AttachError(
+                f"the prompt's {name} is {list(shape)}, and the base model's is {list(own)}",
+                "load the base model with the head that the prompt was trained with "
+                f"(num_labels={shape[0]})",
+            )
+        if own is not None:
+            return path
+    raise AttachError(
+        f"the prompt brings its own {name}, and the base model has no such parameter",
+        "load the base model with the head that the prompt was trained with, such as "
+        "AutoModelForSequenceClassification",
+    )
 
 
 def _modules(prompt: SoftPrompt, anatomy: Anatomy) -> dict[str, Tensor]:
-    """Return the tensors that the prompt brings for the base model's parameters, as those are."""
-    names = own_parameters(prompt, anatomy)
-    own = dict(anatomy.model.named_parameters()) if names else {}
-    return {path: _to_torch(prompt.tensors[name]).to(own[path]) for path, name in names.items()}
+    """Return the tensors that the prompt brings for the base model's parameters."""
+    return {
+        path: _to_torch(prompt.tensors[name]).to(device=anatomy.device, dtype=anatomy.dtype)
+        for path, name in own_parameters(prompt, anatomy).items()
+    }
 
 
 _KINDS = {TaskType.CAUSAL_LM: Kind.DECODER, TaskType.SEQ_2_SEQ_LM: Kind.ENCODER_DECODER}

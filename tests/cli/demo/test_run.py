@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import pytest
 from click.testing import CliRunner
 
@@ -30,9 +27,3 @@ def test_the_wrong_base_is_refused_by_the_command_and_by_attach(shown: str) -> N
     assert shown.count("layers.1.mlp.down_proj.weight") >= 2
     assert "(exit 1)" in shown
     assert "IncompatibleModelError" in shown
-
-
-def test_the_demo_leaves_the_environment_as_it_was(shown: str) -> None:
-    assert shown
-    assert not any(name in os.environ for name in ("PROMPTREG_DATA_DIR", "PROMPTREG_CACHE_DIR"))
-    assert Path.cwd() == Path(__file__).parents[3]

@@ -13,7 +13,7 @@ from promptreg.database import Database
 from version_examples import add_bases, new_version, push, resolve
 
 TESTS = Path(__file__).parents[2]
-PROCESSES = 4
+PROCESSES = 3
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -33,7 +33,7 @@ def _run(url: str, statement: str) -> None:
 
 
 def test_a_database_without_a_schema_names_the_command_that_mends_it(empty_url: str) -> None:
-    with pytest.raises(SchemaError, match="has no schema yet.*run 'promptreg upgrade'"):
+    with pytest.raises(SchemaError, match=r"has no schema yet.*run 'promptreg upgrade'"):
         Database.open(empty_url)
 
 
@@ -65,7 +65,7 @@ def test_a_newer_schema_is_left_alone(upgraded_url: str) -> None:
         upgrade,
     ):
         with pytest.raises(
-            SchemaError, match="has schema 9999.*upgrade promptreg itself"
+            SchemaError, match=r"has schema 9999.*upgrade promptreg itself"
         ) as caught:
             use(upgraded_url)
         assert caught.value.newer
@@ -154,8 +154,8 @@ def test_postgresql_needs_a_package_that_an_extra_brings(monkeypatch: pytest.Mon
         ("mysql://ada:secret@db/prompts", "promptreg does not use"),
         ("sqlite://", "a database in memory would be gone"),
         ("sqlite:///:memory:", "a database in memory would be gone"),
-        ("sqlite:///x.db?cache=shared", "only mode=ro is understood"),
-        ("sqlite:///x.db?mode=memory", "only mode=ro is understood"),
+        ("sqlite:///x.db?cache=shared", "of SQLite's options only mode=ro"),
+        ("sqlite:///x.db?mode=memory", "of SQLite's options only mode=ro"),
     ],
 )
 def test_a_url_that_cannot_be_understood_says_why(url: str, reason: str) -> None:
@@ -200,7 +200,7 @@ def test_a_full_disk_is_an_error_and_changes_nothing(
     engine = database._transactions._engine
     engine.dispose()
     event.listen(engine, "connect", fill)
-    with pytest.raises(StoreFullError, match="disk of the database sqlite:.*is full"):
+    with pytest.raises(StoreFullError, match=r"disk of the database sqlite:.*is full"):
         push(database, "b", note="long " * 20_000)
     assert [version.ref for version in database.page().versions] == ["sst2@1"]
     assert len(database.events()) == 3

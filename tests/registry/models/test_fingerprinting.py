@@ -26,13 +26,13 @@ pytestmark = [
 NAMES = sorted(ARCHITECTURES)
 UNTIED = [name for name in NAMES if not ARCHITECTURES[name].tied]
 ACCEPTED = {
-    "bert": 25,
-    "gemma3": 28,
-    "gpt2": 28,
-    "llama": 23,
-    "mixtral": 23,
-    "opt": 27,
-    "qwen3": 28,
+    "bert": 26,
+    "gemma3": 29,
+    "gpt2": 29,
+    "llama": 24,
+    "mixtral": 24,
+    "opt": 28,
+    "qwen3": 29,
     "t5": 24,
 }
 REFUSED = {
@@ -79,7 +79,7 @@ def test_several_hundred_wrong_bases_are_refused_and_several_dozen_equivalent_on
     print(f"refused {sum(REFUSED.values())}, accepted {sum(ACCEPTED.values())}")  # noqa: T201
     assert REFUSED.keys() == ACCEPTED.keys() == ARCHITECTURES.keys()
     assert sum(REFUSED.values()) == 2007
-    assert sum(ACCEPTED.values()) == 206
+    assert sum(ACCEPTED.values()) == 213
 
 
 @pytest.mark.parametrize("name", NAMES)

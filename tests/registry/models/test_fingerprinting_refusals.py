@@ -237,6 +237,10 @@ def test_two_tensors_for_one_weight_are_refused(tmp_path: Path) -> None:
     error = refusal(rewrite(bert, tmp_path / "twice", lambda tensors: tensors | twice))
     assert isinstance(error, AmbiguousWeightsError)
     assert "both become bert.embeddings.LayerNorm.weight" in str(error)
+    mixtral = save(make("mixtral"), tmp_path / "mixtral")
+    merged = {"model.layers.0.mlp.experts.down_proj": torch.ones(4, 32, 48)}
+    error = refusal(rewrite(mixtral, tmp_path / "merged", lambda tensors: tensors | merged))
+    assert "both become model.layers.0.mlp.experts.down_proj" in str(error)
 
 
 def test_a_config_of_another_size_is_refused(llama: Path, tmp_path: Path) -> None:

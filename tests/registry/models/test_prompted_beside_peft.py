@@ -71,9 +71,13 @@ def test_a_decoder_generates_what_it_generates_in_peft(name: str, method: str) -
     pair = pair_of(name, method)
     ids = right_padded(7, 7)["input_ids"]
     settings = {"max_new_tokens": 12, "do_sample": False}
-    expected = pair.peft_model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    expected = pair.peft_model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), **settings
+    )
     with attached(pair) as prompted:
-        assert prompted.generate(ids, attention_mask=torch.ones_like(ids), **settings).equal(expected)
+        assert prompted.generate(ids, attention_mask=torch.ones_like(ids), **settings).equal(
+            expected
+        )
 
 
 @pytest.mark.parametrize("method", METHODS[:3])

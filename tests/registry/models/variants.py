@@ -29,7 +29,10 @@ Variants = Iterator[tuple[str, BaseModel]]
 _TASKS = {"encoder-decoder": "SEQ_2_SEQ_LM", "encoder": "SEQ_CLS", "causal": "CAUSAL_LM"}
 _QUERIES = {"gpt2": "c_attn", "t5": "q", "bert": "query"}
 _BUFFERS_OF_OLD = {
-    "gpt2": {"transformer.h.0.attn.masked_bias": torch.tensor(-1e4)},
+    "gpt2": {
+        "transformer.h.0.attn.bias": torch.ones(1, 1, 128, 128),
+        "transformer.h.0.attn.masked_bias": torch.tensor(-1e4),
+    },
     "llama": {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)},
     "gemma3": {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)},
     "qwen3": {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)},
@@ -176,6 +179,11 @@ def _same_files(name: str, saved: Path, folder: Path) -> Variants:
     yield read("stored as float32", lambda t: {k: v.float() for k, v in t.items()}, dtype="float32")
     yield read("without a dtype", dtype=None)
     yield read("names of the installed release", lambda _: _own_names(loaded))
+    prefix = f"{loaded.base_model_prefix}."
+    if any(key.startswith(prefix) for key in loaded.state_dict()):
+        yield read(
+            "without the prefix", lambda t: {k.removeprefix(prefix): v for k, v in t.items()}
+        )
     if copies := _tied_copies(loaded):
         yield read("tied weights stored twice", lambda tensors: tensors | copies)
         yield read("only the copies of tied weights", lambda tensors: _swap_ties(loaded, tensors))

@@ -1,0 +1,162 @@
+"""The migrations: they make the tables of the ORM, whole or not at all, and can be undone and done again."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, inspect, text
+
+from promptreg.database import Database, schema, upgrade, urls
+from promptreg.database.engine import WRITING, create_engine
+from promptreg.database.orm import Base
+from promptreg.errors import DatabaseUnavailableError
+from version_examples import add_bases, push, resolve
+
+ROOT = Path(__file__).parents[2]
+TABLES = {*Base.metadata.tables, "alembic_version"}
+
+
+@pytest.fixture
+def engine(empty_url: str) -> Iterator[Engine]:
+    """An engine for migrations on a database that has all of them."""
+    upgrade(empty_url)
+    engine = create_engine(urls.parse(empty_url), migrating=True)
+    yield engine.execution_options(**{WRITING: True})
+    engine.dispose()
+
+
+def test_the_head_that_opening_asks_for_is_the_newest_revision() -> None:
+    script = ScriptDirectory.from_config(schema.configuration())
+    assert [each.revision for each in script.walk_revisions()] == list(reversed(schema.REVISIONS))
+    assert script.get_current_head() == schema.HEAD
+
+
+def test_the_migrations_make_the_tables_of_the_orm(engine: Engine) -> None:
+    with engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+    assert set(inspect(engine).get_table_names()) == TABLES
+
+
+def test_the_comments_of_the_columns_are_in_the_database(upgraded_postgresql_url: str) -> None:
+    engine = create_engine(urls.parse(upgraded_postgresql_url))
+    for table in Base.metadata.tables.values():
+        found = {each["name"]: each["comment"] for each in inspect(engine).get_columns(table.name)}
+        assert found == {column.name: column.comment for column in table.columns}
+    engine.dispose()
+
+
+def test_each_migration_can_be_undone_and_done_again(engine: Engine, empty_url: str) -> None:
+    with engine.begin() as connection:
+        command.downgrade(schema.configuration(connection), "base")
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+    assert upgrade(empty_url) == (None, schema.HEAD)
+    assert set(inspect(engine).get_table_names()) == TABLES
+    Database.open(empty_url).close()
+
+
+def _with_revision(folder: Path, connection: Connection, steps: str) -> Config:
+    """Return a configuration with one revision more than promptreg has, which takes ``steps``."""
+    scripts = folder / "scripts"
+    shutil.copytree(Path(str(files("promptreg_migrations"))), scripts)
+    (scripts / "versions" / "9999_next.py").write_text(
+        "import sqlalchemy as sa\n"
+        "from alembic import op\n\n"
+        f"revision, down_revision = '9999', '{schema.HEAD}'\n"
+        "branch_labels = depends_on = None\n\n\n"
+        f"def upgrade() -> None:\n    {steps}\n"
+    )
+    config = schema.configuration(connection)
+    config.set_main_option("script_location", str(scripts))
+    return config
+
+
+def test_a_migration_that_fails_half_way_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
+    steps = "op.create_table('half', sa.Column('id', sa.Integer)); raise RuntimeError('half-way')"
+    with pytest.raises(RuntimeError, match="half-way"), engine.begin() as connection:
+        command.upgrade(_with_revision(tmp_path, connection, steps), "9999")
+    assert set(inspect(engine).get_table_names()) == TABLES
+    with engine.connect() as connection:
+        assert schema.current_revision(connection) == schema.HEAD
+
+
+def test_a_table_that_others_refer_to_can_be_made_anew(
+    engine: Engine, empty_url: str, tmp_path: Path
+) -> None:
+    database = Database.open(empty_url)
+    add_bases(database)
+    version = push(database, "a", hyperparameters={"lr": 0.3}, aliases=("prod",))
+    database.close()
+    steps = (
+        "batch = op.batch_alter_table('prompts', recreate='auto')\n"
+        "    with batch as prompts:\n"
+        "        prompts.alter_column('note', nullable=False, server_default='')\n"
+        "        prompts.add_column(sa.Column('colour', sa.Text))"
+    )
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE prompts SET note = 'kept'"))
+        command.upgrade(_with_revision(tmp_path, connection, steps), "9999")
+        schema._check_foreign_keys(connection, "the test's")
+        # The rest of this release runs on the table as it is now.
+        connection.execute(
+            text("UPDATE alembic_version SET version_num = :head"), {"head": schema.HEAD}
+        )
+    names = {column["name"] for column in inspect(engine).get_columns("prompts")}
+    assert "colour" in names
+    database = Database.open(empty_url)
+    again = resolve(database, "sst2@prod")
+    database.close()
+    assert (again.ref, again.note, again.hyperparameters) == (version.ref, "kept", {"lr": 0.3})
+
+
+def test_an_upgrade_that_breaks_a_reference_is_undone(upgraded_sqlite_url: str) -> None:
+    engine = create_engine(urls.parse(upgraded_sqlite_url), migrating=True)
+
+    def break_a_reference() -> None:
+        with engine.execution_options(**{WRITING: True}).begin() as connection:
+            connection.execute(text("INSERT INTO aliases VALUES (1, 1, 'prod', 1)"))
+            schema._check_foreign_keys(connection, "the test's")
+
+    with pytest.raises(DatabaseUnavailableError, match="rows of aliases would refer to rows"):
+        break_a_reference()
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM aliases")) == 0
+    engine.dispose()
+
+
+def _alembic(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {k: v for k, v in os.environ.items() if k != "PROMPTREG_DATABASE_URL"}
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+
+
+def test_a_developer_upgrades_with_alembic_itself(tmp_path: Path) -> None:
+    url = f"url=sqlite:///{tmp_path / 'dev.db'}"
+    upgraded = _alembic("-x", url, "upgrade", "head")
+    assert upgraded.returncode == 0, upgraded.stderr
+    checked = _alembic("-x", url, "check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    Database.open(str(tmp_path / "dev.db")).close()
+
+
+def test_alembic_without_a_database_says_how_to_name_one() -> None:
+    done = _alembic("upgrade", "head")
+    assert done.returncode != 0
+    assert "alembic -x url=sqlite:///dev.db upgrade head" in done.stdout + done.stderr
