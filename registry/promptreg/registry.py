@@ -237,7 +237,7 @@ class Registry:
 
         version = self.resolve(reference, base=base)
         digests = [version.digest, version.manifest, version.canary]
-        data, manifest, *evidence = _at_once(
+        data, manifest, *evidence = self._at_once(
             self._fetch, [one for one in digests if one is not None]
         )
         described = read_manifest(manifest, load_tensors(data), where=str(version.manifest))
