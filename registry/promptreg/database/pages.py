@@ -9,12 +9,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, tuple_
 
 from promptreg.database import reading
+from promptreg.database.scalars import check_text
 from promptreg.database.stretches import Stretch
 from promptreg.database.tables import prompts, tasks
 from promptreg.database.timestamps import Timestamp
@@ -24,6 +25,7 @@ from promptreg.errors import InvalidFilterError, InvalidValueError
 __all__ = ["Query", "page"]
 
 _LARGEST_PAGE = 1000
+_LARGEST_ID = 2**31
 # The parts that read filters and sort keys are imported when there is one: a plain list starts without them.
 _FEW = 2000
 """So many ids are looked up one by one faster than all versions are gone through."""
@@ -38,12 +40,19 @@ class Query:
         where: A filter.
         sort: A key, with ``-`` in front for the largest first; None for the newest first.
         yanked: Whether yanked versions are shown though the filter does not ask about them.
+
+    Raises:
+        InvalidValueError: One of them holds what no text holds.
     """
 
     task: str | None = None
     where: str | None = None
     sort: str | None = None
     yanked: bool = False
+
+    def __post_init__(self) -> None:
+        for what, text in (("task", self.task), ("filter", self.where), ("sort key", self.sort)):
+            check_text(f"the {what}", text or "")
 
     @property
     def mark(self) -> str:
@@ -186,19 +195,28 @@ def _write_cursor(end: _Cursor, query: Query) -> str:
 
 def _read_cursor(after: str, query: Query, parts: Sequence[Stretch]) -> _Cursor:
     try:
-        text = base64.urlsafe_b64decode(after + "=" * (-len(after) % 4))
-        mark, stretch, value, last = json.loads(text)
-        cursor = _Cursor(int(stretch), _value(value, parts[stretch]), int(last))
-    except (ValueError, TypeError, IndexError, RecursionError) as error:
+        mark, cursor = _cursor_of(after, parts)
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidFilterError(after, "it is no page's 'next'") from error
     if mark != query.mark:
         raise InvalidFilterError(after, "that page belongs to another query")
     return cursor
 
 
+def _cursor_of(after: str, parts: Sequence[Stretch]) -> tuple[str, _Cursor]:
+    """Read what ``_write_cursor`` wrote; raise a ValueError or TypeError at anything else."""
+    text = base64.urlsafe_b64decode(after + "=" * (-len(after) % 4))
+    mark, stretch, value, last = json.loads(text)
+    if stretch not in range(len(parts)) or last not in range(1, _LARGEST_ID):
+        raise ValueError(text)
+    return mark, _Cursor(stretch, _value(value, parts[stretch]), last)
+
+
 def _value(value: Any, stretch: Stretch) -> Any:
     if stretch.holds is None:
         return None
     if issubclass(stretch.holds, datetime):
-        return datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    check_text("the cursor", str(value))
     return stretch.holds(value)

@@ -122,8 +122,10 @@ def base_row(connection: Connection, name_or_fingerprint: str) -> Row[Any]:
         # Hex digits come before 'g', so this range is all that begins so.
         ends = {"start": name_or_fingerprint, "end": name_or_fingerprint + "g"}
         rows = connection.execute(_BASE_BY_PREFIX, ends).all()
-    else:
+    elif name_or_fingerprint.isprintable():
         rows = connection.execute(_BASE_BY_NAME, {"name": name_or_fingerprint}).all()
+    else:
+        rows = []  # no name has such characters, and PostgreSQL would not even hear the question
     if not rows:
         known = [str(base) for base in bases(connection)]
         raise BaseModelNotFoundError(name_or_fingerprint, known)

@@ -136,7 +136,7 @@ def _run(anatomy: Anatomy, virtual: VirtualTokens, inputs: Sequence[Sequence[int
     length = max(map(len, inputs))
     ids = torch.tensor([[0] * (length - len(row)) + list(row) for row in inputs])
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in inputs])
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = dict(_last_only(anatomy))
     if anatomy.kind is Kind.ENCODER_DECODER and not anatomy.pooled:
         start = _decoder_start(anatomy)
         arguments["decoder_input_ids"] = torch.full((len(ids), 1), start, device=anatomy.device)
@@ -181,20 +181,33 @@ def _tokenized(
     return [row for row in rows if row]
 
 
-@torch.no_grad()
 def _drawn(anatomy: Anatomy) -> list[list[int]]:
     """Return inputs that follow from the vocabulary's size and, for a decoder, from how it goes on."""
-    goes_on = anatomy.kind is Kind.DECODER and anatomy.model.can_generate()
-    length = 2 if goes_on else _LENGTH
-    drawn = [[_draw(anatomy.vocab_size, row, at) for at in range(length)] for row in range(_INPUTS)]
-    if not goes_on:
-        return drawn
-    ids = torch.tensor(drawn, device=anatomy.device)
+    if anatomy.kind is not Kind.DECODER or not anatomy.model.can_generate():
+        return [
+            [_draw(anatomy.vocab_size, row, at) for at in range(_LENGTH)] for row in range(_INPUTS)
+        ]
+    first = anatomy.model.generation_config.bos_token_id
+    starts = [[first, _draw(anatomy.vocab_size, row)] for row in range(_INPUTS)]
+    # Without a first token that it knows, a model is at a loss, and rounding errors grow here too.
+    ids = torch.tensor([[token for token in row if token is not None] for row in starts])
+    return _continued(anatomy, ids.to(anatomy.device))
+
+
+@torch.no_grad()
+def _continued(anatomy: Anatomy, ids: Tensor) -> list[list[int]]:
+    """Return the bare base model's own continuation of ``ids`` [B, T], greedily, with them in front."""
     model: Any = anatomy.model
-    for _ in range(_LENGTH - length):
-        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(dim=-1)], dim=1)
+    for _ in range(_LENGTH - ids.shape[1]):
+        logits = model(ids, **_last_only(anatomy)).logits
+        ids = torch.cat([ids, logits[:, -1:].argmax(dim=-1)], dim=1)
     rows: list[list[int]] = ids.tolist()
     return rows
+
+
+def _last_only(anatomy: Anatomy) -> dict[str, int]:
+    """Return what keeps a model from computing logits that nobody looks at."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in anatomy.accepts else {}
 
 
 def _draw(size: int, *place: int) -> int:

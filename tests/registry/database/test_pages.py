@@ -1,5 +1,7 @@
 """What pages hold: filters, sort keys and cursors, the same on SQLite and on PostgreSQL."""
 
+import base64
+import json
 import operator
 import re
 import shutil
@@ -16,7 +18,12 @@ from sqlalchemy import event
 
 from engines_sql import PostgresqlServer
 from promptreg.database import Database, Page
-from promptreg.errors import InvalidFilterError, InvalidValueError, TaskNotFoundError
+from promptreg.errors import (
+    BaseModelNotFoundError,
+    InvalidFilterError,
+    InvalidValueError,
+    TaskNotFoundError,
+)
 from promptreg.prompts import Method, PromptVersion, Scalar
 from seeding import seed
 from version_examples import GEMMA, LLAMA, add_bases, push
@@ -457,6 +464,43 @@ def test_what_a_filter_says_is_never_run(library: Library, attack: str) -> None:
 def test_what_is_no_cursor_is_refused(library: Library, after: str) -> None:
     with pytest.raises(InvalidFilterError, match=r"no page's 'next'|another query"):
         library.refs(after=after)
+
+
+@pytest.mark.parametrize(
+    ("sort", "changes"),
+    [
+        ("task", {1: -1}),
+        ("task", {1: 7}),
+        ("task", {1: "0"}),
+        ("task", {2: "a\0b"}),
+        ("tokens", {2: "many"}),
+        ("tokens", {2: [1]}),
+        ("pushed_at", {2: 3}),
+        ("pushed_at", {2: "yesterday"}),
+        ("task", {3: 0}),
+        ("task", {3: 10**30}),
+        ("task", {3: None}),
+    ],
+)
+def test_a_cursor_that_was_tampered_with_is_refused(
+    library: Library, sort: str, changes: dict[int, object]
+) -> None:
+    cursor = library.database.page(limit=1, sort=sort).next or ""
+    fields = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    for index, value in changes.items():
+        fields[index] = value
+    tampered = base64.urlsafe_b64encode(json.dumps(fields).encode()).decode()
+    with pytest.raises(InvalidFilterError, match="no page's 'next'"):
+        library.database.page(limit=1, sort=sort, after=tampered)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_what_no_text_holds_is_refused(library: Library, text: str) -> None:
+    for query in ({"task": text}, {"where": f'note = "{text}"'}, {"sort": f"hp.{text}"}):
+        with pytest.raises(InvalidValueError, match="NUL or a lone surrogate"):
+            library.refs(**query)
+    with pytest.raises(BaseModelNotFoundError):
+        library.database.base(text)
 
 
 def test_a_cursor_of_another_query_is_refused(library: Library) -> None:

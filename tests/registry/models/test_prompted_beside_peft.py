@@ -161,4 +161,4 @@ def test_peft_itself_is_wrong_under_left_padding() -> None:
     batch, alone = left_padded(9, 3), right_padded(9, 3)["input_ids"][1:, :3]
     expected = ask_peft(pair, input_ids=alone).logits[:, TOKENS:]
     off = ask_peft(pair, **batch).logits[1:, -3:] - expected
-    assert float(off.abs().max()) > 0.01 * float(expected.abs().max())
+    assert float(off.abs().max()) > 1e-3 * float(expected.abs().max())
