@@ -8,6 +8,7 @@ from promptreg.bases import BaseModel
 from promptreg.database import reading, references
 from promptreg.database.deeds import Deed, lock_task, use_objects
 from promptreg.database.orm import AliasRow, BaseModelRow, PromptRow, TaskRow
+from promptreg.database.scalars import check_text
 from promptreg.digests import Digest
 from promptreg.errors import ConflictError
 from promptreg.prompts import PromptVersion
@@ -54,6 +55,7 @@ def add_base(connection: Connection, base: BaseModel, table: Digest, by: str) ->
 
     Raises:
         ConflictError: Its name is another base model's, or these weights have another name.
+        InvalidValueError: Its source or another text cannot be stored.
     """
     if connection.dialect.name == "postgresql":
         # Names are checked before they are given; pushes, which only refer to these rows, go on.
@@ -61,6 +63,9 @@ def add_base(connection: Connection, base: BaseModel, table: Digest, by: str) ->
     known = reading.known_base(connection, base)
     if known is not None:
         return known
+    values = _base_values(base)
+    for column, value in values.items():
+        check_text(f"the base model's {column}", str(value))
     deed = Deed.begin(connection, by)
     here = BaseModelRow.fingerprint == str(base.fingerprint)
     named = connection.execute(update(BaseModelRow).where(here).values(name=base.name))
@@ -68,7 +73,7 @@ def add_base(connection: Connection, base: BaseModel, table: Digest, by: str) ->
         size = None if base.table is None else len(base.table.to_bytes())
         use_objects(connection, {table: size})
         row = {"weight_table": str(table), "added_by": by, "added_at": deed.at}
-        connection.execute(insert(BaseModelRow).values({**_base_values(base), **row}))
+        connection.execute(insert(BaseModelRow).values({**values, **row}))
     deed.record("add-base", str(base.fingerprint), base.name)
     return reading.to_base(reading.base_row(connection, str(base.fingerprint)))
 

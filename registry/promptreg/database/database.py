@@ -79,6 +79,8 @@ class Database:
 
         Raises:
             ConflictError: The name is another base model's, or these weights have another name.
+            InvalidNameError: The name is outside the grammar.
+            InvalidValueError: The source or another text cannot be stored.
         """
         from promptreg.database import changes
 
@@ -199,6 +201,7 @@ class Database:
         from promptreg.database import changes
 
         check_alias(name)
+        check_text("the user", by)
         return self._transactions.write(
             lambda connection: changes.set_alias(connection, version, name, by)
         )
@@ -215,6 +218,7 @@ class Database:
         from promptreg.database import changes
 
         check_text("the reason", reason)
+        check_text("the user", by)
         return self._transactions.write(
             lambda connection: changes.yank(connection, version, reason, by)
         )

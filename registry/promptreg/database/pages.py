@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, literal, select, tuple_
 
 from promptreg.database import reading
 from promptreg.database.scalars import check_text
 from promptreg.database.stretches import Stretch
-from promptreg.database.tables import prompts, tasks
+from promptreg.database.tables import joined, prompts, tasks
 from promptreg.database.timestamps import Timestamp
 from promptreg.database.values import Page
 from promptreg.errors import InvalidFilterError, InvalidValueError
@@ -27,8 +27,8 @@ __all__ = ["Query", "page"]
 _LARGEST_PAGE = 1000
 _LARGEST_ID = 2**31
 # The parts that read filters and sort keys are imported when there is one: a plain list starts without them.
-_FEW = 2000
-"""So many ids are looked up one by one faster than all versions are gone through."""
+_FEW = 500
+"""So many versions are looked up one by one faster than all are gone through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class _Restriction:
 
     Attributes:
         tests: What is true of them.
-        few: Whether the tests lead to few of them at once.
+        few: Whether the tests name the rows of a few of them, so that no order has to lead there.
     """
 
     tests: Sequence[ColumnElement[bool]]
@@ -116,39 +116,37 @@ class _Restriction:
 def _restriction(connection: Connection, query: Query) -> _Restriction:
     dialect = connection.dialect.name
     tests: list[ColumnElement[bool]] = []
-    few = False
+    candidates: list[Select[Any]] = []
     shown = query.yanked
+    if query.task is not None:
+        tests.append(_task_test(connection, query.task, dialect))
+        if query.sort is not None:
+            candidates.append(select(prompts.c.id).select_from(joined()).where(tests[0]))
     if query.where is not None and query.where.strip():
         from promptreg.database.conditions import Condition
 
         condition = Condition.parse(query.where, dialect)
         shown = shown or condition.asks_about("yanked")
         tests.append(condition.test())
-        shortcut = _shortcut(connection, condition.candidates())
-        if shortcut is not None:
-            tests.append(prompts.c.id.in_(shortcut))
-            few = True
-    if query.task is not None:
-        tests.append(_task_test(connection, query.task, dialect))
-        of_task = select(prompts.c.id).where(tests[-1])
-        few = few or (query.sort is not None and _shortcut(connection, [of_task]) is not None)
+        candidates += condition.candidates()
+    few = _few(connection, candidates)
+    if few is not None:
+        tests.append(prompts.c.id.in_(few))
     if not shown:
         tests.append(prompts.c.yanked_at.is_(None))
-    return _Restriction(tests, few)
+    return _Restriction(tests, few is not None)
 
 
-def _shortcut(connection: Connection, candidates: Sequence[Select[Any]]) -> Select[Any] | None:
-    """Return the first of ``candidates`` that finds few versions, so that SQLite should begin with them.
+def _few(connection: Connection, candidates: Sequence[Select[Any]]) -> Sequence[int] | None:
+    """Return what the first of ``candidates`` finds that finds few, None if there is none.
 
-    Its planner cannot know that they are few: it would go through all versions and look at each.
-    PostgreSQL's keeps statistics and finds the way itself.
+    A planner cannot know that they are few: it would go through all versions in the order asked for, and
+    look at each.
     """
-    if connection.dialect.name != "sqlite":
-        return None
     for ids in candidates:
-        count = select(func.count()).select_from(ids.limit(_FEW).subquery())
-        if connection.execute(count).scalar_one() < _FEW:
-            return ids
+        found = connection.scalars(ids.limit(_FEW + 1)).all()
+        if len(found) <= _FEW:
+            return found
     return None
 
 

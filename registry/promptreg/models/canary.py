@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["record_canary", "replay_canary"]
 
-_INPUTS = 8
+_INPUTS = 4
 _LENGTH = 12
 _LONGEST = 64
 _LARGEST = 32
@@ -58,7 +58,7 @@ def record_canary(
         model: The base model that the prompt was trained on.
         prompt: The soft prompt. Of a multitask prompt, its first task is taken.
         tokenizer: The base model's tokenizer; needed for ``texts``.
-        texts: Inputs of the prompt's task, eight or so. Without them, inputs are drawn: the same ones for every
+        texts: Inputs of the prompt's task, four or so. Without them, inputs are drawn: the same ones for every
             vocabulary of that size, each of which a decoder then continues by itself, because on tokens that
             make no text at all rounding errors grow fourfold.
 
@@ -198,9 +198,11 @@ def _drawn(anatomy: Anatomy) -> list[list[int]]:
 def _continued(anatomy: Anatomy, ids: Tensor) -> list[list[int]]:
     """Return the bare base model's own continuation of ``ids`` [B, T], greedily, with them in front."""
     model: Any = anatomy.model
+    new, cache = ids, None
     for _ in range(_LENGTH - ids.shape[1]):
-        logits = model(ids, **_last_only(anatomy)).logits
-        ids = torch.cat([ids, logits[:, -1:].argmax(dim=-1)], dim=1)
+        output = model(new, past_key_values=cache, use_cache=True, **_last_only(anatomy))
+        cache, new = output.past_key_values, output.logits[:, -1:].argmax(dim=-1)
+        ids = torch.cat([ids, new], dim=1)
     rows: list[list[int]] = ids.tolist()
     return rows
 

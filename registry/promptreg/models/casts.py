@@ -5,12 +5,11 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from promptreg.errors import AmbiguousWeightsError
-from promptreg.models.canonical import walk, walk_modules
+from promptreg.models.skeletons import Skeleton
 from promptreg.models.tensors import HASHED_DTYPES, TensorDigest, holds
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
 __all__ = ["Casts"]
 
@@ -31,24 +30,23 @@ class Casts:
         self,
         source: str,
         document: Mapping[str, Any],
-        skeleton: "PreTrainedModel",
+        skeleton: Skeleton,
         stored: Collection[str],
     ) -> None:
         self._source = source
         asked = document.get("dtype") or document.get("torch_dtype")
         if isinstance(asked, str) and asked in HASHED_DTYPES:
             # A class may insist on a dtype for a weight (a router's bias in float32): the skeleton shows it.
-            self._loaded = {
-                name: [_dtype(str(tensor.dtype))] for name, tensor in walk(walk_modules(skeleton))
-            }
-            plan = skeleton._get_dtype_plan(_dtype(asked))  # noqa: SLF001
-            for name in self._loaded:
-                if any(re.search(pattern.replace("*", ".*"), name) for pattern in plan):
-                    self._loaded[name] = [_dtype("float32")]
+            self._loaded = {name: [tensor.dtype] for name, tensor in skeleton.weights.items()}
+            plan = skeleton.model._get_dtype_plan(_dtype(asked))  # noqa: SLF001
+            for pattern in plan:
+                for name in self._loaded:
+                    if re.search(pattern.replace("*", ".*"), name):
+                        self._loaded[name] = [_dtype("float32")]
         else:
             names = {short: name for name, short in HASHED_DTYPES.items()}
             dtypes = [_dtype(names[short]) for short in sorted(set(stored) & names.keys())]
-            self._loaded = {name: dtypes for name, _ in walk(walk_modules(skeleton))}
+            self._loaded = dict.fromkeys(skeleton.weights, dtypes)
 
     def check(self, name: str, tensor: "torch.Tensor", digest: TensorDigest) -> None:
         """Return if loading rounds no value of the weight ``name``.

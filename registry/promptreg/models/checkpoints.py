@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from promptreg.errors import AmbiguousWeightsError, LossyBaseModelError, UnreadableBaseModelError
 from promptreg.fingerprints import Part
-from promptreg.models.canonical import Naming, is_head, walk, walk_modules
+from promptreg.models.canonical import is_head
+from promptreg.models.skeletons import Skeleton
 from promptreg.models.weight_files import StoredTensor, WeightFiles
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
 __all__ = ["Checkpoint"]
 
@@ -42,15 +42,16 @@ class Checkpoint:
         LossyBaseModelError: The files hold packed or quantised weights.
     """
 
-    def __init__(self, source: str, files: WeightFiles, skeleton: "PreTrainedModel") -> None:
+    def __init__(self, source: str, files: WeightFiles, skeleton: Skeleton) -> None:
         self._source = source
         self._files = files
         self._skeleton = skeleton
+        self._model = skeleton.model
+        self._kind = type(skeleton.model).__name__
         self._kept: dict[str, StoredTensor] = {}
         self._rewritten: dict[str, _Rewriting] = {}
         self._assign()
-        self._wanted = {name: tuple(tensor.shape) for name, tensor in walk(walk_modules(skeleton))}
-        used = [tensor for name, tensor in self._kept.items() if name in self._wanted]
+        used = [tensor for name, tensor in self._kept.items() if name in skeleton.weights]
         used += [tensor for each in self._rewritten.values() for _, tensor in each.taken]
         for tensor in used:
             if not tensor.is_dense:
@@ -69,9 +70,11 @@ class Checkpoint:
         """
         found = set()
         for name, stored, tensor in self._make():
-            if tuple(tensor.shape) != self._wanted[name]:
-                wanted = list(self._wanted[name])
-                reason = f"{name} is {list(tensor.shape)}, and its config.json wants {wanted}"
+            if name not in self._skeleton.weights:
+                reason = f"transformers makes {name} of them, which a {self._kind} has not"
+                raise AmbiguousWeightsError(self._source, reason)
+            if (wanted := self._skeleton.weights[name].shape) != tensor.shape:
+                reason = f"{name} is {list(tensor.shape)}, and its config.json wants {list(wanted)}"
                 remedy = "fetch config.json and the weights again, together"
                 raise UnreadableBaseModelError(self._source, reason, remedy)
             found.add(name)
@@ -101,16 +104,15 @@ class Checkpoint:
     def _ties(self) -> list[list[str]]:
         """Return the names that may share one weight, the one that transformers prefers first."""
         ties: dict[str, list[str]] = {}
-        for name, source in getattr(self._skeleton, "all_tied_weights_keys", {}).items():
+        for name, source in getattr(self._model, "all_tied_weights_keys", {}).items():
             ties.setdefault(source, [source]).append(name)
         return list(ties.values())
 
     def _assign(self) -> None:
         """Find for every stored tensor the weight that it becomes, or that takes it."""
         unused = []
-        places = self._skeleton.state_dict()
-        for key, name, converter, pattern in self._rename(places):
-            if name not in places:
+        for key, name, converter, pattern in self._rename(self._skeleton.places):
+            if name not in self._skeleton.places:
                 unused.append(name)
             elif name in self._kept or (name in self._rewritten and converter is None):
                 reason = f"{key} and another tensor both become {name}"
@@ -122,8 +124,7 @@ class Checkpoint:
                     self._rewritten[name] = _Rewriting(deepcopy(converter))
                 self._rewritten[name].taken.append((pattern, self._files[key]))
         if unknown := [name for name in unused if not self._ignores(name)]:
-            kind = type(self._skeleton).__name__
-            reason = f"they hold {_some(unknown)}, for which a {kind} has no use"
+            reason = f"they hold {_some(unknown)}, for which a {self._kind} has no use"
             raise AmbiguousWeightsError(self._source, reason)
 
     def _rename(self, places: dict[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
@@ -141,11 +142,11 @@ class Checkpoint:
                 "this release of transformers loads files in a way that promptreg does not know"
             )
             raise AmbiguousWeightsError(self._source, reason) from error
-        transforms = get_model_conversion_mapping(self._skeleton)
+        transforms = get_model_conversion_mapping(self._model)
         renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
         converters = [each for each in transforms if isinstance(each, WeightConverter)]
         by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
-        prefix = self._skeleton.base_model_prefix
+        prefix = self._model.base_model_prefix
         for key in sorted(self._files, key=dot_natural_key):
             name, pattern = rename_source_key(key, renamings, converters, prefix, places)
             if name not in places and key in places:  # saved under this release's names already
@@ -158,7 +159,7 @@ class Checkpoint:
         It was a buffer once or still is one, the architecture lists it as left over, or it belongs to a head
         that this class has not: nothing of it runs.
         """
-        model = self._skeleton
+        model = self._model
         patterns = [_BUFFERS_OF_OLD, *(model._keys_to_ignore_on_load_unexpected or ())]  # noqa: SLF001
         buffers = {buffer for buffer, _ in model.named_buffers()}
         bare = name.removeprefix(f"{model.base_model_prefix}.")
@@ -170,7 +171,9 @@ class Checkpoint:
 
     def _make(self) -> Iterator[tuple[str, StoredTensor | None, "torch.Tensor"]]:
         for name, stored in self._kept.items():
-            if name in self._wanted:  # else an integer buffer, such as a table of positions
+            if (
+                name in self._skeleton.weights
+            ):  # else an integer buffer, such as a table of positions
                 yield name, stored, self._files.tensor(stored)
         for first, rewriting in self._rewritten.items():
             for pattern, stored in rewriting.taken:
@@ -178,7 +181,7 @@ class Checkpoint:
                 rewriting.converter.add_tensor(first, stored.name, pattern, tensor)
             try:
                 made = rewriting.converter.convert(
-                    first, model=self._skeleton, config=self._skeleton.config
+                    first, model=self._model, config=self._model.config
                 )
             except (
                 ArithmeticError,
@@ -195,16 +198,21 @@ class Checkpoint:
 
     def _check_missing(self, found: set[str]) -> None:
         """Raise an error if a loaded model would have weights of its own making, other than a new head."""
-        naming = Naming.of(self._skeleton)
-        tied = {name for members in self._ties() if found & set(members) for name in members}
+        naming = self._skeleton.naming
+        present = found.copy()
+        for members in self._ties():
+            if not found.isdisjoint(members):
+                present.update(members)
         lacking = [
             name
-            for name in self._wanted
-            if name not in found | tied
+            for name in self._skeleton.weights
+            if name not in present
             and (naming.part(name) is not Part.HEAD or naming.canonical(name) == naming.output)
         ]
-        patterns = self._skeleton._keys_to_ignore_on_load_missing or ()  # noqa: SLF001
-        parameters = {name for name, _ in self._skeleton.named_parameters(remove_duplicate=False)}
+        if not lacking:
+            return
+        patterns = self._model._keys_to_ignore_on_load_missing or ()  # noqa: SLF001
+        parameters = {name for name, _ in self._model.named_parameters(remove_duplicate=False)}
         if made_up := [
             name
             for name in lacking
@@ -212,11 +220,8 @@ class Checkpoint:
         ]:
             reason = f"they lack {_some(made_up)}, which transformers then makes up"
             raise AmbiguousWeightsError(self._source, reason)
-        if lacking:
-            kind = type(self._skeleton).__name__
-            reason = f"the files lack {_some(lacking)}, which a {kind} needs"
-            remedy = "fetch the directory again, whole"
-            raise UnreadableBaseModelError(self._source, reason, remedy)
+        reason = f"the files lack {_some(lacking)}, which a {self._kind} needs"
+        raise UnreadableBaseModelError(self._source, reason, "fetch the directory again, whole")
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -47,18 +47,17 @@ class Origin:
 
 
 def tabulate(
-    model: "PreTrainedModel", weights: "Iterable[tuple[tuple[str, ...], TensorDigest]]"
+    naming: Naming, weights: "Iterable[tuple[tuple[str, ...], TensorDigest]]"
 ) -> WeightTable:
-    """Return the table of the weights of ``model``.
+    """Return the table of the weights of a model.
 
     Args:
-        model: The model, or its skeleton.
+        naming: How they are called.
         weights: Every weight with all the names that it is used under.
 
     Raises:
         UnreadableBaseModelError: Two weights would have the same canonical name.
     """
-    naming = Naming.of(model)
     records, tied = [], []
     for names, digest in weights:
         parts = sorted((_PARTS.index(naming.part(n)), naming.canonical(n)) for n in names)
@@ -83,9 +82,8 @@ def tabulate(
     try:
         return WeightTable(records=tuple(records), tied=tuple(tied))
     except ValueError as error:
-        kind = type(model).__name__
         remedy = "give a model whose head and backbone call their weights differently"
-        raise UnreadableBaseModelError(kind, str(error), remedy) from error
+        raise UnreadableBaseModelError("this model", str(error), remedy) from error
 
 
 def describe(model: "PreTrainedModel", table: WeightTable, origin: Origin) -> BaseModel:

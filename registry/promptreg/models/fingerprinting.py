@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from promptreg.models.casts import Casts
     from promptreg.models.checkpoints import Checkpoint
     from promptreg.models.facts import Origin
+    from promptreg.models.skeletons import Skeleton
     from promptreg.models.tensors import TensorDigest
     from promptreg.models.weight_files import WeightFiles
 
@@ -132,7 +133,7 @@ def _read(directory: Path, progress: Callable[[int, int], None]) -> BaseModel:
 class _Plan:
     """What is to be made of a directory's files."""
 
-    skeleton: "PreTrainedModel"
+    skeleton: "Skeleton"
     checkpoint: "Checkpoint"
     casts: "Casts"
     origin: "Origin"
@@ -181,10 +182,11 @@ def _digest_rest(
         digests[name] = known or take_digest(tensor, advance)
         plan.casts.check(name, tensor, digests[name])
     weights = [(names, digests[names[0]]) for names in plan.checkpoint.tie(digests)]
-    return describe(plan.skeleton, tabulate(plan.skeleton, weights), plan.origin)
+    return describe(plan.skeleton.model, tabulate(plan.skeleton.naming, weights), plan.origin)
 
 
 def _hash(module: "PreTrainedModel", weights: "list[tuple[str, torch.Tensor]]") -> BaseModel:
+    from promptreg.models.canonical import Naming
     from promptreg.models.facts import describe, tabulate, trace_module
     from promptreg.models.tensors import take_digest
 
@@ -194,4 +196,4 @@ def _hash(module: "PreTrainedModel", weights: "list[tuple[str, torch.Tensor]]") 
         names.setdefault(id(tensor), []).append(name)
         tensors[id(tensor)] = tensor
     digests = [(tuple(names[key]), take_digest(tensor)) for key, tensor in tensors.items()]
-    return describe(module, tabulate(module, digests), trace_module(module))
+    return describe(module, tabulate(Naming.of(module), digests), trace_module(module))

@@ -257,9 +257,10 @@ def _set_lengths(
 ) -> None:
     """Let lengths count the text and the new tokens, as the caller sees them.
 
-    Given embeddings, transformers takes their length S off ``max_length`` and ``min_length``: it goes on first.
+    Given embeddings, transformers takes their length S off ``max_length`` and ``min_length``: so it is added.
     """
     counted = batch.length if batch.ids is not None else 0
+    asked = settings.asked("max_new_tokens") or settings.asked("max_length")
     most = settings["max_length"] if settings["max_new_tokens"] is None else None
     new = settings["max_new_tokens"]
     if most is not None:
@@ -271,7 +272,6 @@ def _set_lengths(
         return
     longest = layout.text if layout.text_mask is None else int(layout.text_mask.sum(dim=1).max())
     room = anatomy.window - rows.length - longest
-    asked = settings.asked("max_new_tokens") or settings.asked("max_length")
     if not asked and (_DEFAULT_NEW_TOKENS if new is None else new) > room > 0:
         settings["max_new_tokens"] = room
     elif (new or 1) > room:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptreg.errors import AmbiguousWeightsError, LossyBaseModelError, UnreadableBaseModelError
+from promptreg.models.canonical import Naming, walk, walk_modules
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["build_skeleton", "read_config"]
+__all__ = ["Skeleton", "build_skeleton", "read_config"]
 
 _CONFIG = "config.json"
 
@@ -44,8 +46,25 @@ def read_config(directory: Path) -> dict[str, Any]:
     return document
 
 
-def build_skeleton(directory: Path, document: dict[str, Any]) -> "PreTrainedModel":
-    """Build the model that a ``config.json`` names on the meta device: its modules, and no weights.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Skeleton:
+    """An architecture on the meta device: its modules, and no weights.
+
+    Attributes:
+        model: The model itself. Nobody writes to it.
+        naming: How its weights are called.
+        weights: Its weights, without values: shape and dtype by name.
+        places: What a checkpoint's tensors may become: the weights, and integer buffers beside them.
+    """
+
+    model: "PreTrainedModel"
+    naming: Naming
+    weights: "dict[str, torch.Tensor]"
+    places: dict[str, Any]
+
+
+def build_skeleton(directory: Path, document: dict[str, Any]) -> Skeleton:
+    """Build the model that a ``config.json`` names, without its weights.
 
     Only classes of the installed transformers are built; code in the directory is never run.
 
@@ -67,40 +86,43 @@ def build_skeleton(directory: Path, document: dict[str, Any]) -> "PreTrainedMode
         remedy = "install the release of transformers that its config.json names"
         raise UnreadableBaseModelError(str(directory), reason, remedy)
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            str(directory), trust_remote_code=False, local_files_only=True
-        )
-        kind = _class_of(config, document)
-        settings = config.to_json_string(use_diff=False)
-        return _build(_Recipe(kind=kind, settings=settings, config=config))
+        return _build(_Recipe(settings=json.dumps(document), directory=directory))
+    except UnreadableBaseModelError:
+        raise
     # A config holds whatever its author wrote, and each architecture fails on it in its own way.
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         reason = f"transformers cannot build what its config.json describes ({first})"
-        raise UnreadableBaseModelError(
-            str(directory), reason, "fetch the directory again, whole"
-        ) from error
+        remedy = "fetch the directory again, whole"
+        raise UnreadableBaseModelError(str(directory), reason, remedy) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recipe:
     """What a skeleton is built from; two are equal if their settings are."""
 
-    kind: Any
     settings: str
-    config: Any = field(compare=False)
+    directory: Path = field(compare=False)
 
 
+# A team has many models of one architecture, and building one takes longer than hashing it if it is small.
 @lru_cache(maxsize=16)
-def _build(recipe: _Recipe) -> "PreTrainedModel":
-    """Build a skeleton; a team has many models of one architecture, and nobody writes to a skeleton."""
+def _build(recipe: _Recipe) -> Skeleton:
     import torch
+    import transformers
 
+    config = transformers.AutoConfig.from_pretrained(
+        str(recipe.directory), trust_remote_code=False, local_files_only=True
+    )
+    kind = _class_of(config, json.loads(recipe.settings))
     with torch.device("meta"):
-        skeleton: PreTrainedModel = recipe.kind._from_config(  # noqa: SLF001
-            recipe.config, attn_implementation="eager"
-        )
-    return skeleton
+        model: PreTrainedModel = kind._from_config(config, attn_implementation="eager")  # noqa: SLF001
+    return Skeleton(
+        model=model,
+        naming=Naming.of(model),
+        weights=dict(walk(walk_modules(model))),
+        places=model.state_dict(),
+    )
 
 
 def _class_of(config: "PretrainedConfig", document: dict[str, Any]) -> Any:

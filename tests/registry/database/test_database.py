@@ -82,6 +82,15 @@ class DatabaseContract:
         with pytest.raises(BaseModelNotFoundError, match="registered: gemma"):
             database.base(name)
 
+    def test_a_base_model_with_a_text_that_no_database_takes_is_refused(
+        self, database: Database
+    ) -> None:
+        with pytest.raises(InvalidValueError, match="the base model's source cannot be"):
+            add_bases(database, replace(base_model(3), source="./\udcff"))
+        with pytest.raises(InvalidNameError):
+            add_bases(database, base_model(3, name="a b"))
+        assert len(database.bases()) == 2
+
     def test_a_version_comes_back_as_it_was_registered(self, database: Database) -> None:
         before = datetime.now(UTC)
         first = push(database, "first")

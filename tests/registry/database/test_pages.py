@@ -559,7 +559,7 @@ def test_what_is_pushed_between_two_pages_neither_repeats_nor_hides_any(
 def test_the_few_that_pass_a_filter_are_found_though_sorted(
     upgraded_sqlite_url: str, open_database: Callable[[str], Database]
 ) -> None:
-    # More than 2,000 versions pass the first part of the filter, and few the second.
+    # More than 500 versions pass the first part of the filter, and few the second.
     seed(upgraded_sqlite_url, versions=6_000, tasks=3)
     database = open_database(upgraded_sqlite_url)
     where = "hp.optimizer = adamw and metric.accuracy > 0.99"

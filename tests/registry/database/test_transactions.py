@@ -1,6 +1,5 @@
 """The settings of each database's connections, and what is tried again."""
 
-import doctest
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -59,10 +58,6 @@ def test_only_a_library_that_logs_safely_keeps_a_log(
     version: tuple[int, int, int], expected: tuple[str, str]
 ) -> None:
     assert sqlite.journal_for(version) == expected
-
-
-def test_the_examples_in_the_docstrings_are_true() -> None:
-    assert doctest.testmod(sqlite).failed == 0
 
 
 def test_a_sqlite_connection_has_its_settings(upgraded_sqlite_url: str) -> None:
