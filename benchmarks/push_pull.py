@@ -22,6 +22,11 @@ def run() -> list[Row]:
         client, data = server.client(), samples.prompt(0).tensors["prompt_embeddings"].data
         keys = (f"bare/{index}" for index in itertools.count())
         client.put_object(Bucket=server.bucket, Key="bare", Body=data)
+
+        def get() -> bytes:
+            data: bytes = client.get_object(Bucket=server.bucket, Key="bare")["Body"].read()
+            return data
+
         took = medians(
             {
                 "push": ours["push"],
@@ -29,7 +34,7 @@ def run() -> list[Row]:
                 "mlflow push": peer["push"],
                 "mlflow pull": peer["pull"],
                 "put": lambda: client.put_object(Bucket=server.bucket, Key=next(keys), Body=data),
-                "get": lambda: client.get_object(Bucket=server.bucket, Key="bare")["Body"].read(),
+                "get": get,
             },
             repeat=31,
         )

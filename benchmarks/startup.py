@@ -60,7 +60,9 @@ def _fill(folder: Path) -> None:
     from benchmarks.samples import base, prompt
     from promptreg import Registry
 
-    with Registry.open(f"sqlite:///{folder}/promptreg.db", f"{folder}/objects") as registry:
+    url = f"{folder}/promptreg.db"
+    Registry.upgrade(url)
+    with Registry.open(url, f"{folder}/objects") as registry:
         known = registry.add_base(base())
         for index in range(5):
             registry.push(

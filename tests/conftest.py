@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from engines_s3 import moto_server, moto_url, seaweedfs_server, seaweedfs_url
 from engines_sql import (
     empty_url,

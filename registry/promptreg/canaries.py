@@ -16,10 +16,11 @@ class Canary:
 
     Attributes:
         input_ids: [B, T] The inputs, as token ids (rows may differ in T).
-        positions: [B, N] Which entries of the last position's output are kept (the largest ones).
+        positions: [B, N] Which entries of the last position's output are kept: the largest, and some others.
         outputs: [B, N] Their values, float32.
         dtype: The dtype that the base ran in.
-        tolerance: How far an output may be off: relative to the largest of its row.
+        tolerance: How far the outputs may be off: the root of the mean square over all of them, relative to
+            their spread about each row's mean.
     """
 
     input_ids: tuple[tuple[int, ...], ...]

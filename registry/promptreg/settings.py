@@ -30,7 +30,7 @@ class Locations:
         database = database or os.environ.get("PROMPTREG_DATABASE_URL") or None
         objects = objects or os.environ.get("PROMPTREG_OBJECTS_URL") or None
         return cls(
-            database=database or f"sqlite:///{data_directory() / 'promptreg.db'}",
+            database=database or str(data_directory() / "promptreg.db"),
             objects=objects or str(data_directory() / "objects"),
             embedded=database is None,
         )

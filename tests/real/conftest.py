@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from engines_s3 import S3Server, seaweedfs_server
-from engines_sql import PostgresqlServer, postgresql_server
+from engines_s3 import S3Server
+from engines_sql import PostgresqlServer
 from real.bbc import TEMPLATE, TOPICS, as_input, read_split
 from real.gemma import base_directory, write_perturbed
 from real.sides import Side
 from real.training import BATCH_SIZE, LEARNING_RATE, SEED, STEPS, Trained, train_prompt
-
-__all__ = ["postgresql_server", "seaweedfs_server"]
 
 _TESTED = 25  # articles of each topic
 

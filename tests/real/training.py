@@ -1,6 +1,7 @@
 """Training a prompt with PEFT, as any of its users would."""
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ __all__ = ["BATCH_SIZE", "LEARNING_RATE", "SEED", "STEPS", "TOKENS", "Trained", 
 
 TOKENS = 16
 LEARNING_RATE = 0.1
-STEPS = 40
-BATCH_SIZE = 8
+STEPS = 60
+BATCH_SIZE = 16
 SEED = 0
 _WARM_UP = 3
 _QUESTION = (
@@ -79,7 +80,9 @@ def train_prompt(base: Any, tokenizer: Any, articles: Sequence[Article]) -> Any:
         prompt_tuning_init_text=_QUESTION,
         tokenizer_name_or_path=tokenizer.name_or_path,
     )
-    model = get_peft_model(base, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name of old
+        model = get_peft_model(base, config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate)

@@ -16,7 +16,7 @@ def test_without_a_word_both_live_in_the_data_directory(
 ) -> None:
     monkeypatch.setenv("PROMPTREG_DATA_DIR", str(tmp_path))
     places = Locations.find()
-    assert places.database == f"sqlite:///{tmp_path}/promptreg.db"
+    assert places.database == f"{tmp_path}/promptreg.db"
     assert places.objects == f"{tmp_path}/objects"
     assert places.embedded
 

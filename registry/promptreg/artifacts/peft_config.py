@@ -126,7 +126,9 @@ class PeftConfig:
         keys = _HYPERPARAMETERS[self.method]
         found = {"num_virtual_tokens": self.num_virtual_tokens, "init": self.init}
         found |= {name: self.document.get(key) for key, name in keys.items()}
-        return {n: value for n, value in found.items() if isinstance(value, bool | int | float | str)}
+        return {
+            n: value for n, value in found.items() if isinstance(value, bool | int | float | str)
+        }
 
     def check_numbers(self, prompt: SoftPrompt, where: str) -> None:
         """Return if what the configuration says beside the common keys fits the prompt's tensors.

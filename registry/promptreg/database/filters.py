@@ -6,6 +6,7 @@ not less or greater than. ``a != b`` is ``not a = b``, so it is true of a versio
 * Values are words or quoted: ``prod``, ``"two words"``; a backslash takes the next character as it is.
 * ``*`` stands for any characters and ``?`` for one, with ``=`` and ``!=``; ``\*`` is a star.
 * A word that reads like a number is one (``3``, ``-0.5``, ``1e-3``); ``true`` and ``false`` are booleans.
+* Integers beyond 2**53 are equal digit by digit, and less or greater as the doubles nearest to them are.
 * ``pushed_at`` is compared with a day (``2026-01-31``) or a moment (``2026-01-31T09:30``), in UTC unless it
   says otherwise, which stands for the whole of that day or minute.
 * ``base``, ``digest``, ``manifest`` and ``canary`` may be given by their first 8 hex digits or more.

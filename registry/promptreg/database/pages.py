@@ -205,9 +205,14 @@ def _cursor_of(after: str, parts: Sequence[Stretch]) -> tuple[str, _Cursor]:
     """Read what ``_write_cursor`` wrote; raise a ValueError or TypeError at anything else."""
     text = base64.urlsafe_b64decode(after + "=" * (-len(after) % 4))
     mark, stretch, value, last = json.loads(text)
-    if stretch not in range(len(parts)) or last not in range(1, _LARGEST_ID):
+    if not _is_within(stretch, 0, len(parts)) or not _is_within(last, 1, _LARGEST_ID):
         raise ValueError(text)
     return mark, _Cursor(stretch, _value(value, parts[stretch]), last)
+
+
+def _is_within(number: object, least: int, end: int) -> bool:
+    # Not ``number in range(...)``: for what is no integer that looks at every number of the range.
+    return isinstance(number, int) and least <= number < end
 
 
 def _value(value: Any, stretch: Stretch) -> Any:

@@ -8,7 +8,8 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy
-from promptreg.models.inputs import check_window, past_length, read_batch, virtual_embeddings
+from promptreg.models.batches import check_window, past_length, read_batch
+from promptreg.models.inputs import virtual_embeddings
 from promptreg.models.placing import Alignment, Layout, lay_out
 from promptreg.models.prefilling import PrefilledDynamicCache
 from promptreg.models.virtual import VirtualRows

@@ -14,14 +14,8 @@ from torch import Tensor
 
 from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy
-from promptreg.models.inputs import (
-    Batch,
-    check_window,
-    past_length,
-    prompted_positions,
-    read_batch,
-    virtual_embeddings,
-)
+from promptreg.models.batches import Batch, check_window, past_length, read_batch
+from promptreg.models.inputs import prompted_positions, virtual_embeddings
 from promptreg.models.placing import Alignment, Layout, lay_out
 from promptreg.models.prefilling import PrefilledDynamicCache, PrefilledStaticCache
 from promptreg.models.virtual import VirtualRows

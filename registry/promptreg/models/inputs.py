@@ -1,6 +1,5 @@
 """What goes into the base model in a forward pass: the caller's arguments, virtual tokens among them."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,152 +7,14 @@ from torch import Tensor
 
 from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy, Kind
+from promptreg.models.batches import Batch, check_window, past_length
 from promptreg.models.placing import Alignment, Layout, lay_out, positions
 from promptreg.models.prefilling import PrefilledDynamicCache
 from promptreg.models.virtual import VirtualRows
 
-__all__ = [
-    "Batch",
-    "check_window",
-    "forward_arguments",
-    "past_length",
-    "prompted_positions",
-    "read_batch",
-    "virtual_embeddings",
-]
+__all__ = ["forward_arguments", "prompted_positions", "virtual_embeddings"]
 
 _IGNORED_LABEL = -100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Batch:
-    """The caller's text.
-
-    Attributes:
-        ids: [B, T] As token ids; None if it came embedded.
-        embeddings: [B, T, H] As embeddings; None if it came as token ids.
-        mask: [B, T] Which tokens are real, as 0 and 1; None if the caller did not say.
-    """
-
-    ids: Tensor | None
-    embeddings: Tensor | None
-    mask: Tensor | None
-
-    @property
-    def rows(self) -> int:
-        """B."""
-        return len(self._given)
-
-    @property
-    def length(self) -> int:
-        """T."""
-        return self._given.shape[1]
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is."""
-        return self._given.device
-
-    def embedded(self, anatomy: Anatomy) -> Tensor:
-        """Return [B, T, H] The text's embeddings."""
-        if self.embeddings is not None:
-            return self.embeddings
-        embedded: Tensor = anatomy.embedding(self.ids)
-        return embedded
-
-    @property
-    def _given(self) -> Tensor:
-        given = self.ids if self.embeddings is None else self.embeddings
-        if given is None:
-            raise AttachError(
-                "there is no text: input_ids is None", "pass input_ids or inputs_embeds"
-            )
-        return given
-
-
-def read_batch(
-    ids: Tensor | None, embeddings: Tensor | None, mask: Tensor | None, *, past: int = 0
-) -> Batch:
-    """Return the caller's text.
-
-    Args:
-        ids: [B, T] Its token ids, or None.
-        embeddings: [B, T, H] Its embeddings, or None.
-        mask: [B, past + T] Its attention mask, or None.
-        past: How many text tokens are in the cache already.
-
-    Raises:
-        AttachError: There is none, or its parts do not have one shape.
-    """
-    batch = Batch(ids=ids, embeddings=embeddings, mask=None)
-    shape = (batch.rows, batch.length)
-    if ids is not None and ids.ndim != 2:  # noqa: PLR2004
-        raise AttachError(
-            f"input_ids is {list(ids.shape)}, not [batch, tokens]", "give it a batch dimension"
-        )
-    if mask is None:
-        return batch
-    if mask.ndim != 2:  # noqa: PLR2004
-        raise AttachError(
-            f"attention_mask has {mask.ndim} dimensions, and the prompt's tokens must be put into it",
-            "pass one of two dimensions, [batch, tokens]",
-        )
-    if tuple(mask.shape) != (shape[0], past + shape[1]):
-        cached = f", {past} tokens of it in the cache" if past else ""
-        raise AttachError(
-            f"attention_mask is {list(mask.shape)}, and the text is {[shape[0], past + shape[1]]}{cached}",
-            "pass a mask for the text alone: the prompt's tokens are added to it",
-        )
-    return Batch(ids=ids, embeddings=embeddings, mask=(mask != 0).long().to(batch.device))
-
-
-def past_length(cache: Any, virtual: int) -> int | None:
-    """Return how many text tokens a cache holds behind a prompt.
-
-    Args:
-        cache: A transformers cache, or None.
-        virtual: P.
-
-    Returns:
-        None if it holds nothing yet.
-
-    Raises:
-        AttachError: It holds less than the prompt.
-    """
-    held = 0 if cache is None else int(cache.get_seq_length())
-    if held == 0:
-        return None
-    if held < virtual:
-        raise AttachError(
-            f"past_key_values holds {held} tokens, and the prompt alone has {virtual}: another model filled it",
-            "pass what this prompted model returned, or leave past_key_values out",
-        )
-    return held - virtual
-
-
-def check_window(anatomy: Anatomy, rows: VirtualRows, text: int, mask: Tensor | None) -> None:
-    """Return if the longest row fits into the model's window together with its prompt.
-
-    Args:
-        anatomy: The base model.
-        rows: The virtual tokens.
-        text: T, the text's length, padding included.
-        mask: [B, T] Which tokens are real; None if all are.
-
-    Raises:
-        AttachError: It does not.
-    """
-    window = anatomy.window
-    if window is None or rows.length + text <= window:
-        return
-    longest = int(mask.sum(dim=1).max()) if mask is not None else text
-    if rows.length + longest > window:
-        room = max(window - rows.length, 0)
-        raise AttachError(
-            f"the text is {longest} tokens long, and {room} fit into the model's window of {window} "
-            f"beside the prompt's {rows.length} virtual tokens",
-            f"shorten the text to {room} tokens",
-        )
 
 
 def forward_arguments(
@@ -312,6 +173,7 @@ def _per_token(
 ) -> dict[str, Any]:
     """Return the caller's arguments that have an entry a token, with entries for the virtual tokens."""
     ready: dict[str, Any] = {}
+    arguments = dict(arguments)
     fills = {"token_type_ids": 0}
     labels = arguments.get("labels")
     if (
@@ -320,6 +182,7 @@ def _per_token(
         and tuple(labels.shape) == (batch.rows, batch.length)
     ):
         fills["labels"] = _IGNORED_LABEL
+        arguments["labels"] = _predictable(labels, anatomy, rows, batch)
     if anatomy.kind is Kind.DECODER and arguments.get("token_type_ids") is not None:
         raise AttachError(
             "token_type_ids were passed, and a decoder has none for virtual tokens",
@@ -339,6 +202,20 @@ def _per_token(
             shift = rows.length if rows.key_values is not None else 0
             ready[name] = layout.column_of(given) - shift
     return ready
+
+
+def _predictable(labels: Tensor, anatomy: Anatomy, rows: VirtualRows, batch: Batch) -> Tensor:
+    """Return [B, T] The labels that a token in front of them predicts.
+
+    A language model predicts each label from the token before it. If that is no virtual token, a row's first
+    label has none; under left padding, padding would predict it.
+    """
+    if batch.mask is None or not anatomy.model.can_generate():
+        return labels
+    if rows.key_values is None and not rows.after_first:
+        return labels
+    first = (batch.mask.cumsum(dim=1) == 1) & (batch.mask == 1)
+    return labels.masked_fill(first, _IGNORED_LABEL)
 
 
 def _logits_to_keep(

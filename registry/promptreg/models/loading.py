@@ -41,7 +41,7 @@ def load_base(directory: Path, prompt: SoftPrompt) -> "PreTrainedModel":
         options["num_labels"] = labels
     name = _CLASSES[prompt.task_type or TaskType.CAUSAL_LM]
     try:
-        model: PreTrainedModel = getattr(transformers, name).from_pretrained(
+        model: Any = getattr(transformers, name).from_pretrained(
             directory,
             dtype="auto",
             local_files_only=True,
@@ -53,7 +53,8 @@ def load_base(directory: Path, prompt: SoftPrompt) -> "PreTrainedModel":
         reason = f"transformers cannot load it as {name} ({_first_line(error)})"
         remedy = "name the directory of the base model that the prompt was trained on"
         raise UnreadableBaseModelError(str(directory), reason, remedy) from error
-    return model.eval()
+    loaded: PreTrainedModel = model.eval()
+    return loaded
 
 
 def _label_count(prompt: SoftPrompt) -> int | None:

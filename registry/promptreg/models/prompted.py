@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy, Kind
+from promptreg.models.batches import past_length, read_batch
 from promptreg.models.encoding import seq2seq_arguments, seq2seq_generation
 from promptreg.models.freezing import freeze, thaw, trainable
 from promptreg.models.generating import (
@@ -18,7 +19,7 @@ from promptreg.models.generating import (
     read_generation_batch,
     refuse_unsupported,
 )
-from promptreg.models.inputs import forward_arguments, past_length, read_batch
+from promptreg.models.inputs import forward_arguments
 from promptreg.models.outputs import without_virtual
 from promptreg.models.reports import AttachReport
 from promptreg.models.views import with_parameters

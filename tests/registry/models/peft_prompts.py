@@ -71,9 +71,7 @@ def pair_of(
         as_class: The class to build, by its name in ``transformers``; the one with a head if None.
         changes: Changes to the base model's config.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        base = make(name, as_class=as_class, **changes)
+    base = make(name, as_class=as_class, **changes)
     config: Any = getattr(peft, _CONFIGS[kind])(
         task_type=task or _TASKS[ARCHITECTURES[name].kind],
         num_virtual_tokens=TOKENS,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from transformers import (
     DynamicCache,
-    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     StaticCache,
@@ -47,6 +47,10 @@ def t5(request: pytest.FixtureRequest) -> Iterator[PromptedModel]:
         yield prompted
 
 
+def generation_config(**settings: Any) -> Any:
+    return transformers.GenerationConfig(**settings)  # type: ignore[no-untyped-call]
+
+
 class Heard(BaseStreamer):
     def __init__(self) -> None:
         self.put_ids: list[list[int]] = []
@@ -82,9 +86,11 @@ def test_the_kind_of_the_cache_changes_nothing(
     prompted: PromptedModel, implementation: str
 ) -> None:
     batch = left_padded()
-    settings = {"max_new_tokens": 10, "min_new_tokens": 10}
+    settings: dict[str, Any] = {"max_new_tokens": 10, "min_new_tokens": 10}
     expected = prompted.generate(**batch, **settings)
-    assert prompted.generate(**batch, **settings, cache_implementation=implementation).equal(expected)
+    assert prompted.generate(**batch, **settings, cache_implementation=implementation).equal(
+        expected
+    )
     assert prompted.generate(**batch, **settings, use_cache=False).equal(expected)
 
 
@@ -120,13 +126,17 @@ def test_a_text_streamer_prints_no_virtual_tokens(
             return "".join(f"<{int(token)}> " for token in ids)
 
     ids: Tensor = right_padded(7)["input_ids"]
-    output = gpt2.generate(ids, max_new_tokens=5, streamer=TextStreamer(Words()))
+    tokenizer: Any = Words()
+    streamer = TextStreamer(tokenizer)
+    output = gpt2.generate(ids, max_new_tokens=5, streamer=streamer)
     assert capsys.readouterr().out.split() == [f"<{token}>" for token in output[0].tolist()]
 
 
 def test_logits_processors_see_the_text_alone(prompted: PromptedModel) -> None:
     batch, seen = left_padded(), Seen()
-    output = prompted.generate(**batch, max_new_tokens=3, logits_processor=LogitsProcessorList([seen]))
+    output = prompted.generate(
+        **batch, max_new_tokens=3, logits_processor=LogitsProcessorList([seen])
+    )
     assert [ids.shape[1] for ids in seen.ids] == [9, 10, 11]
     assert seen.ids[-1].equal(output[:, :11])
 
@@ -137,7 +147,7 @@ def test_penalties_count_each_rows_own_text(
     prompted: PromptedModel, setting: dict[str, Any], padded: Any
 ) -> None:
     batch = padded()
-    settings = {"max_new_tokens": 8, "min_new_tokens": 8, **setting}
+    settings: dict[str, Any] = {"max_new_tokens": 8, "min_new_tokens": 8, **setting}
     together = prompted.generate(**batch, **settings)
     for row, (ids, mask) in enumerate(zip(*batch.values(), strict=True)):
         alone = ids[mask == 1][None]
@@ -163,7 +173,7 @@ def test_lengths_count_the_text_and_not_the_prompt(prompted: PromptedModel) -> N
     batch = left_padded()
     assert prompted.generate(**batch, max_length=15, min_length=15).shape == (3, 15)
     assert prompted.generate(**batch, max_new_tokens=4, min_new_tokens=4).shape == (3, 13)
-    config = GenerationConfig(max_length=14, min_length=14, pad_token_id=0)
+    config = generation_config(max_length=14, min_length=14, pad_token_id=0)
     assert prompted.generate(**batch, generation_config=config).shape == (3, 14)
     assert config.max_length == 14
     with pytest.raises(ValueError, match="Input length of input_ids is 9"):
@@ -224,7 +234,7 @@ def test_generation_goes_on_from_its_own_cache(prompted: PromptedModel, only_new
     )
     ids = torch.cat([first.sequences, more], dim=1)
     mask = torch.cat([batch["attention_mask"], torch.ones(3, 7, dtype=torch.long)], dim=1)
-    settings = {"max_new_tokens": 5, "min_new_tokens": 5}
+    settings: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5}
     expected = prompted.generate(ids, attention_mask=mask, **settings)
     # The last token that was generated is not in the cache yet.
     given = ids[:, 12:] if only_new else ids
@@ -249,7 +259,7 @@ def test_a_cache_that_holds_more_than_the_text_is_refused(gpt2: PromptedModel) -
     [
         {"assistant_model": "a model"},
         {"prompt_lookup_num_tokens": 2},
-        {"generation_config": GenerationConfig(prompt_lookup_num_tokens=2)},
+        {"generation_config": generation_config(prompt_lookup_num_tokens=2)},
         {"custom_generate": "somewhere/on-the-hub"},
         {"cache_implementation": "paged"},
         {"prefill_chunk_size": 4},
@@ -308,10 +318,14 @@ def test_generation_leaves_the_base_models_settings_alone(prompted: PromptedMode
 def test_an_encoder_decoders_beams_and_samples_are_of_each_row(t5: PromptedModel) -> None:
     batch = right_padded()
     beams = t5.generate(**batch, num_beams=3, num_return_sequences=2, max_new_tokens=6)
-    alone = t5.generate(batch["input_ids"][:1], num_beams=3, num_return_sequences=2, max_new_tokens=6)
+    alone = t5.generate(
+        batch["input_ids"][:1], num_beams=3, num_return_sequences=2, max_new_tokens=6
+    )
     assert beams.shape[0] == 6
     assert beams[:2, : alone.shape[1]].equal(alone)
-    assert t5.generate(**batch, do_sample=True, num_return_sequences=2, max_new_tokens=6).shape[0] == 6
+    assert (
+        t5.generate(**batch, do_sample=True, num_return_sequences=2, max_new_tokens=6).shape[0] == 6
+    )
 
 
 def test_an_encoder_decoders_processors_see_the_encoders_text(t5: PromptedModel) -> None:
@@ -325,7 +339,9 @@ def test_an_encoder_decoder_takes_embeddings_and_begun_answers(t5: PromptedModel
     embedded = t5.model.get_input_embeddings()(batch["input_ids"])
     expected = t5.generate(**batch, max_new_tokens=6)
     mask = batch["attention_mask"]
-    assert t5.generate(inputs_embeds=embedded, attention_mask=mask, max_new_tokens=6).equal(expected)
+    assert t5.generate(inputs_embeds=embedded, attention_mask=mask, max_new_tokens=6).equal(
+        expected
+    )
     begun = t5.generate(**batch, decoder_input_ids=expected[:, :3], max_new_tokens=4)
     assert begun[:, : expected.shape[1]].equal(expected)
 

@@ -59,7 +59,7 @@ def test_a_decoders_rows_get_what_they_get_alone(decoder: PromptedModel, padded:
 @pytest.mark.parametrize("padded", PADDINGS)
 def test_a_decoders_rows_go_on_as_they_do_alone(decoder: PromptedModel, padded: Padding) -> None:
     batch = padded()
-    settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
+    settings: dict[str, Any] = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
     together = decoder.generate(**batch, **settings)
     assert together[:, :9].equal(batch["input_ids"])
     for row, alone in enumerate(rows_alone(batch)):
@@ -72,7 +72,12 @@ def test_beams_of_padded_rows_are_those_of_the_rows_alone(
     decoder: PromptedModel, padded: Padding
 ) -> None:
     batch = padded()
-    settings = {"max_new_tokens": 6, "min_new_tokens": 6, "num_beams": 3, "num_return_sequences": 2}
+    settings: dict[str, Any] = {
+        "max_new_tokens": 6,
+        "min_new_tokens": 6,
+        "num_beams": 3,
+        "num_return_sequences": 2,
+    }
     together = decoder.generate(**batch, **settings)
     for row, alone in enumerate(rows_alone(batch)):
         on = decoder.generate(alone, attention_mask=torch.ones_like(alone), **settings)
@@ -92,8 +97,12 @@ def test_passes_over_a_growing_text_add_up_to_one_pass(
 ) -> None:
     batch = padded()
     longer = {
-        "input_ids": torch.cat([batch["input_ids"], right_padded(4, 4, 4, seed=2)["input_ids"]], dim=1),
-        "attention_mask": torch.cat([batch["attention_mask"], torch.ones(3, 4, dtype=torch.long)], dim=1),
+        "input_ids": torch.cat(
+            [batch["input_ids"], right_padded(4, 4, 4, seed=2)["input_ids"]], dim=1
+        ),
+        "attention_mask": torch.cat(
+            [batch["attention_mask"], torch.ones(3, 4, dtype=torch.long)], dim=1
+        ),
     }
     cache = decoder(**batch, use_cache=True).past_key_values
     second = decoder(
@@ -109,7 +118,9 @@ def test_passes_over_a_growing_text_add_up_to_one_pass(
 
 
 @pytest.mark.parametrize("padded", PADDINGS)
-def test_an_encoder_decoders_rows_get_what_they_get_alone(t5: PromptedModel, padded: Padding) -> None:
+def test_an_encoder_decoders_rows_get_what_they_get_alone(
+    t5: PromptedModel, padded: Padding
+) -> None:
     batch = padded()
     start = right_padded(5, 5, 5, seed=3)["input_ids"]
     logits = t5(**batch, decoder_input_ids=start).logits
