@@ -26,7 +26,6 @@ def run() -> list[Row]:
             "help": lambda: start(script, "--help"),
             "imports": lambda: start(sys.executable, "-c", "import click, sqlalchemy"),
             "mlflow": lambda: start(sys.executable, "-m", "mlflow", "--version"),
-            "hf": lambda: start(str(Path(sys.executable).with_name("hf")), "version"),
         }
         took = medians(steps, repeat=9)
     ours = took["list"]
@@ -45,7 +44,6 @@ def run() -> list[Row]:
             theirs=took["mlflow"],
             wanted=1,
         ),
-        Row(what="promptreg list", ours=ours, peer="hf version", theirs=took["hf"], wanted=1),
         Row(
             what="promptreg --help",
             ours=took["help"],

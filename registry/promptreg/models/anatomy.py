@@ -1,7 +1,7 @@
 """What the loader must know of a transformers model before it puts a prompt in front of it."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -91,17 +91,18 @@ def examine(model: object) -> Anatomy:
         AttachError: PEFT adapters are in its layers, so that it is no longer the base model.
     """
     base: Any = unwrap(model)
-    if any(_is_adapter(module) for module in base.modules()):
+    modules = list(base.named_modules())
+    if any(_is_adapter(module) for _, module in modules):
         raise AttachError(
             f"this {type(base).__name__} carries PEFT adapters in its layers, so it is not the base model",
             "take them out with PeftModel.unload(), or load the base model again",
         )
     embedding = base.get_input_embeddings()
-    window, learned = _window(base)
+    window, learned = _window(base, modules)
     return Anatomy(
         model=base,
         call=model if isinstance(model, nn.Module) and hasattr(model, "_orig_mod") else base,
-        kind=_kind(base),
+        kind=_kind(base, modules),
         token_dim=int(getattr(embedding, "embedding_dim", None) or embedding.weight.shape[-1]),
         vocab_size=int(getattr(embedding, "num_embeddings", None) or embedding.weight.shape[0]),
         key_values=_key_values(base.config.get_text_config(decoder=True)),
@@ -117,11 +118,12 @@ def _is_adapter(module: nn.Module) -> bool:
     return type(module).__module__.startswith("peft.tuners.")
 
 
-def _kind(model: Any) -> Kind:
+def _kind(model: Any, modules: Sequence[tuple[str, nn.Module]]) -> Kind:
     """Tell the kind by what the attention layers do: a config's ``is_decoder`` is False for Llama."""
     if model.config.is_encoder_decoder:
         return Kind.ENCODER_DECODER
-    flags = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]
+    # Asked of its own attributes: hasattr on a module without it goes a long way round.
+    flags = [vars(module)["is_causal"] for _, module in modules if "is_causal" in vars(module)]
     causal = any(flags) if flags else model.can_generate()
     if causal and getattr(model.config, "is_causal", True):
         return Kind.DECODER
@@ -144,7 +146,7 @@ def _heads(config: Any) -> tuple[int, int]:
     return getattr(config, "num_key_value_heads", None) or heads, width
 
 
-def _window(model: Any) -> tuple[int | None, bool]:
+def _window(model: Any, modules: Sequence[tuple[str, nn.Module]]) -> tuple[int | None, bool]:
     """Return how many tokens ``model`` reads at once, and whether that is a table of learned positions."""
     config = model.config.get_text_config()
     window = getattr(config, "max_position_embeddings", None)
@@ -152,7 +154,7 @@ def _window(model: Any) -> tuple[int | None, bool]:
         return None, False
     tables = [
         module
-        for name, module in model.named_modules()
+        for name, module in modules
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITION_TABLES
     ]
     if tables:

@@ -11,7 +11,7 @@ from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy, Kind
 from promptreg.models.batches import past_length, read_batch
 from promptreg.models.encoding import seq2seq_arguments, seq2seq_generation
-from promptreg.models.freezing import freeze, thaw, trainable
+from promptreg.models.freezing import freeze, holders_of_parameters, thaw, trainable
 from promptreg.models.generating import (
     Settings,
     decoder_generation,
@@ -56,6 +56,7 @@ class PromptedModel:
             # A compiled form would still run the base model's own classifier.
             self._model = self._call = with_parameters(anatomy.model, virtual.modules)
         freeze(anatomy.model)
+        self._watched = holders_of_parameters(anatomy.model)
         # So that a prompted model that is merely dropped lets go of its base model too.
         self._thaw = weakref.finalize(self, thaw, anatomy.model)
 
@@ -201,10 +202,13 @@ class PromptedModel:
     def _check(self) -> None:
         if not self.attached:
             raise AttachError("the prompt was detached", "attach it again")
-        name = trainable(self._anatomy.model)
-        if name is not None:
+        found = trainable(self._watched)
+        if found is not None:
+            owner, name = found
+            paths = {id(module): path for path, module in self._anatomy.model.named_modules()}
             raise AttachError(
-                f"the base model is frozen while a prompt is attached, and its {name} requires a gradient",
+                "the base model is frozen while a prompt is attached, and its "
+                f"{paths.get(id(owner), '')}.{name} requires a gradient",
                 "call requires_grad_(False) on it, or detach the prompt to train the base model",
             )
 
