@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from benchmarks.measuring import print_rows
 
@@ -10,6 +11,8 @@ NAMES = ("startup", "listing", "push_pull", "fingerprinting", "attaching")
 
 def main() -> None:
     """Run those named, or all."""
+    # The samples, the real base model and the S3 server are those of the tests.
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     chosen = sys.argv[1:] or NAMES
     unknown = set(chosen) - set(NAMES)
     if unknown:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import Row, medians
-from benchmarks.real_base import real_base
 
 
 def run() -> list[Row]:
@@ -16,8 +15,9 @@ def run() -> list[Row]:
 
     import promptreg
     from promptreg import artifacts
+    from real.gemma import base_directory
 
-    directory = real_base()
+    directory = base_directory()
     model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
     with tempfile.TemporaryDirectory() as folder:
         config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=100)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 from benchmarks.measuring import Row, medians
-from benchmarks.real_base import real_base
 
 _MEMORY = """
 import sys
@@ -32,8 +31,9 @@ def run() -> list[Row]:
     from blake3 import blake3
 
     import promptreg
+    from real.gemma import base_directory
 
-    directory = real_base()
+    directory = base_directory()
     weights = directory / "model.safetensors"
 
     def raw() -> None:

@@ -3,7 +3,6 @@
 import logging
 import os
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,6 @@ def run() -> list[Row]:
 
 
 def _ours(folder: Path) -> dict[str, Callable[[], object]]:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from promptreg import Registry
     from seeding import seed
 

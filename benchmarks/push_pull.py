@@ -4,14 +4,18 @@ import contextlib
 import itertools
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks import samples
 from benchmarks.measuring import Row, medians
+
+if TYPE_CHECKING:
+    from promptreg import SoftPrompt
+
+
+_TOKENS, _WIDTH = 100, 640
 
 
 def run() -> list[Row]:
@@ -19,7 +23,7 @@ def run() -> list[Row]:
     with _seaweedfs() as server, tempfile.TemporaryDirectory() as folder:
         ours = _ours(server, Path(folder))
         peer = _mlflow(server, Path(folder))
-        client, data = server.client(), samples.prompt(0).tensors["prompt_embeddings"].data
+        client, data = server.client(), _prompt(0).tensors["prompt_embeddings"].data
         keys = (f"bare/{index}" for index in itertools.count())
         client.put_object(Bucket=server.bucket, Key="bare", Body=data)
 
@@ -56,8 +60,16 @@ def run() -> list[Row]:
     ]
 
 
+def _prompt(seed: int) -> "SoftPrompt":
+    from samples import soft_prompt
+
+    facts = {"lr": 0.3, "steps": 200, "seed": seed}
+    return soft_prompt(seed, tokens=_TOKENS, width=_WIDTH, hyperparameters=facts)
+
+
 def _ours(server: Any, folder: Path) -> dict[str, Callable[[], object]]:
     from promptreg import Registry
+    from samples import base_model
 
     os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
     os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key
@@ -65,8 +77,8 @@ def _ours(server: Any, folder: Path) -> dict[str, Callable[[], object]]:
     url = f"sqlite:///{folder}/promptreg.db"
     Registry.upgrade(url)
     registry = Registry.open(url, server.url("ours"))
-    base = registry.add_base(samples.base())
-    prompts = iter([samples.prompt(seed) for seed in range(1, 40)])
+    base = registry.add_base(base_model(width=_WIDTH, layers=235, name="bench"))
+    prompts = iter([_prompt(seed) for seed in range(1, 40)])
     versions = itertools.count(1)
 
     def push() -> None:
@@ -93,7 +105,7 @@ def _mlflow(server: Any, folder: Path) -> dict[str, Callable[[], object]]:
     experiment = client.create_experiment("bench", f"s3://{server.bucket}/mlflow")
     client.create_registered_model("bench")
     prompt, config = folder / "prompt.bin", folder / "config.json"
-    prompt.write_bytes(samples.prompt(0).tensors["prompt_embeddings"].data)
+    prompt.write_bytes(_prompt(0).tensors["prompt_embeddings"].data)
     config.write_text("{}")
     runs: list[str] = []
 
@@ -119,7 +131,6 @@ def _mlflow(server: Any, folder: Path) -> dict[str, Callable[[], object]]:
 @contextlib.contextmanager
 def _seaweedfs() -> Iterator[Any]:
     """Start the SeaweedFS of the tests."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import engines_s3
 
     with (

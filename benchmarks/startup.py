@@ -55,14 +55,17 @@ def run() -> list[Row]:
 
 
 def _fill(folder: Path) -> None:
-    from benchmarks.samples import base, prompt
     from promptreg import Registry
+    from samples import base_model
 
     url = f"{folder}/promptreg.db"
     Registry.upgrade(url)
     with Registry.open(url, f"{folder}/objects") as registry:
-        known = registry.add_base(base())
+        known = registry.add_base(base_model(name="bench"))
         for index in range(5):
             registry.push(
-                prompt(index), task=f"task-{index}", base=known, metrics={"accuracy": 0.9}
+                soft_prompt(index),
+                task=f"task-{index}",
+                base=str(known.fingerprint),
+                metrics={"accuracy": 0.9},
             )
