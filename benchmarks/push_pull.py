@@ -34,6 +34,7 @@ def run() -> list[Row]:
         took = medians(
             {
                 "push": ours["push"],
+                "flush": ours["flush"],
                 "pull": ours["pull"],
                 "mlflow push": peer["push"],
                 "mlflow pull": peer["pull"],
@@ -43,11 +44,19 @@ def run() -> list[Row]:
             repeat=31,
         )
     push, pull = took["push"], took["pull"]
+    recorded = push + took["flush"]
     return [
         Row(
             what="push", ours=push, peer="MLflow", theirs=took["mlflow push"], wanted=3, least=True
         ),
         Row(what="push", ours=push, peer="bare PUT", theirs=took["put"], wanted=2),
+        Row(
+            what="push, and its record",
+            ours=recorded,
+            peer="bare PUT",
+            theirs=took["put"],
+            wanted=2,
+        ),
         Row(
             what="pull, cold cache",
             ours=pull,
@@ -87,7 +96,8 @@ def _ours(server: Any, folder: Path) -> dict[str, Callable[[], object]]:
         )
 
     # Each turn pulls what the turn's push has just made: never seen before, so the cache is cold for it.
-    return {"push": push, "pull": lambda: registry.pull(f"bench@{next(versions)}")}
+    pull = lambda: registry.pull(f"bench@{next(versions)}")  # noqa: E731
+    return {"push": push, "flush": registry.flush, "pull": pull}
 
 
 def _mlflow(server: Any, folder: Path) -> dict[str, Callable[[], object]]:

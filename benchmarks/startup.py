@@ -56,7 +56,7 @@ def run() -> list[Row]:
 
 def _fill(folder: Path) -> None:
     from promptreg import Registry
-    from samples import base_model
+    from samples import base_model, soft_prompt
 
     url = f"{folder}/promptreg.db"
     Registry.upgrade(url)

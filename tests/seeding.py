@@ -13,6 +13,7 @@ from promptreg.database.orm import (
     Base,
     BaseModelRow,
     HyperparameterRow,
+    ManifestRow,
     MetricRow,
     ObjectRow,
     PromptRow,
@@ -59,9 +60,10 @@ def _tables(versions: int, tasks: int) -> Iterator[tuple[type[Base], list[Row]]]
     per_task = -(-versions // tasks)
     yield (
         ObjectRow,
-        [_object(f"{kind}{each}") for each in numbers for kind in ("tensors", "manifest")],
+        [_object(f"tensors{each}") for each in numbers],
     )
     yield ObjectRow, [_object(f"table{name}") for name in BASES]
+    yield ManifestRow, [_manifest(each) for each in numbers]
     yield BaseModelRow, [_base(index, name) for index, name in enumerate(BASES, 1)]
     yield (
         TaskRow,
@@ -127,6 +129,11 @@ def _base(index: int, name: str) -> Row:
         "added_by": "sweep",
         "added_at": _START,
     }
+
+
+def _manifest(index: int) -> Row:
+    document = f"manifest{index}"
+    return {"digest": str(Digest.of(document.encode())), "document": document}
 
 
 def _prompt(index: int, tasks: int) -> Row:

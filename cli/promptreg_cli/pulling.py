@@ -1,7 +1,7 @@
 """``promptreg pull`` and ``promptreg check``: fetch a prompt, prove that a base model fits."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -146,10 +146,16 @@ def _known(registry: "Registry", fingerprint: str) -> str | None:
     return fingerprint if fingerprint in known else None
 
 
-def _replay(base: Path, pulled: "PulledPrompt") -> Any:
+def _replay(base: Path, pulled: "PulledPrompt") -> str:
+    """Replay the recorded outputs; return what came of it, if they came back."""
+    from promptreg.errors import CanaryError
     from promptreg.models import load_base, replay_canary
 
-    return str(replay_canary(load_base(base, pulled.prompt), pulled))
+    outcome = replay_canary(load_base(base, pulled.prompt), pulled)
+    if not outcome.passed:
+        remedy = f"use the base model that it was trained on, {pulled.base}"
+        raise CanaryError(pulled.version.ref, str(outcome), remedy)
+    return str(outcome)
 
 
 COMMANDS = (pull, check)

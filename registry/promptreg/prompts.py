@@ -166,7 +166,7 @@ class PromptVersion:
         base_name: What the team calls that base model.
         digest: The digest of its tensors' object.
         size: The length of that object, in bytes.
-        manifest: The digest of its manifest's object.
+        manifest: The digest of its manifest.
         canary: The digest of its canary's object, if one was recorded.
         parent: The reference of the version that it was started from.
         note: Free text.

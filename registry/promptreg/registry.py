@@ -3,6 +3,7 @@
 import getpass
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +24,7 @@ from promptreg.prompts import PromptVersion, PulledPrompt, Scalar, SoftPrompt, T
 from promptreg.settings import Locations, cache_directory
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
     from promptreg.bases import BaseModel
@@ -71,6 +72,7 @@ class Registry:
         self._cache_directory = cache
         self._user = user
         self._tables: dict[Digest, WeightTable] = {}
+        self._records: deque[Future[None]] = deque()
 
     @classmethod
     def open(cls, database_url: str | None = None, objects_url: str | None = None) -> "Registry":
@@ -106,8 +108,14 @@ class Registry:
 
         return upgrade(Locations.find(database_url).database)
 
+    def flush(self) -> None:
+        """Return when the record of everything that was pushed here lies beside its objects."""
+        while self._records:
+            self._records.popleft().result()
+
     def close(self) -> None:
-        """Wait for the records of what was pushed, then give back all connections."""
+        """Flush, then give back all connections."""
+        self.flush()
         if "_threads" in self.__dict__:
             self._threads.shutdown()
         if "_objects" in self.__dict__:
@@ -185,7 +193,7 @@ class Registry:
         evidence = canary.to_bytes() if canary is not None else None
         weights = None if known.table is None else known.table.to_bytes()
         # All objects before any row: a push that fails here has registered nothing, not even its base.
-        pieces = [tensors, manifest, evidence, weights]
+        pieces = [tensors, evidence, weights]
         self._at_once(self._objects.put, [piece for piece in pieces if piece is not None])
         if known.table is not None:
             self._register_base(known, table)
@@ -195,8 +203,7 @@ class Registry:
                 base=known.fingerprint,
                 digest=Digest.of(tensors),
                 size=len(tensors),
-                manifest=Digest.of(manifest),
-                manifest_size=len(manifest),
+                manifest=manifest,
                 canary=Digest.of(evidence) if evidence is not None else None,
                 canary_size=len(evidence) if evidence is not None else None,
                 method=prompt.method,
@@ -216,7 +223,9 @@ class Registry:
             )
         )
         # The version exists since the commit; its record may follow while the caller goes on.
-        self._threads.submit(self._write_record, version, table)
+        while self._records and self._records[0].done():
+            self._records.popleft()
+        self._records.append(self._threads.submit(self._write_record, version, table, manifest))
         notes = () if created else (f"{version.ref} holds this prompt already",)
         return Pushed(version=version, created=created, notes=notes)
 
@@ -236,10 +245,9 @@ class Registry:
         from promptreg.manifests import read_manifest
 
         version = self.resolve(reference, base=base)
-        digests = [version.digest, version.manifest, version.canary]
-        data, manifest, *evidence = self._at_once(
-            self._fetch, [one for one in digests if one is not None]
-        )
+        digests = [version.digest] + ([version.canary] if version.canary is not None else [])
+        data, *evidence = self._at_once(self._fetch, digests)
+        manifest = self._database.manifest(version)
         described = read_manifest(manifest, load_tensors(data), where=str(version.manifest))
         if (described.tensors, described.base) != (version.digest, version.base):
             # Both are what their digests say, and yet they do not belong together: the row was altered.
@@ -400,10 +408,10 @@ class Registry:
                 other.exception()  # none is still at work when this returns or raises
         return [first, *(other.result() for other in others)]
 
-    def _write_record(self, version: PromptVersion, table: Digest) -> None:
+    def _write_record(self, version: PromptVersion, table: Digest, manifest: bytes) -> None:
         """Describe the version beside its objects, so that the database can be rebuilt from them."""
         try:
-            self._objects.put_record(f"{version.ref}.json", _record(version, table))
+            self._objects.put_record(f"{version.ref}.json", _record(version, table, manifest))
         except StoreError as error:
             _LOG.warning("%s is registered without its record: %s", version.ref, error)
 
@@ -428,7 +436,7 @@ def _complete(
     )
 
 
-def _record(version: PromptVersion, table: Digest) -> bytes:
+def _record(version: PromptVersion, table: Digest, manifest: bytes) -> bytes:
     document = {
         "format": "promptreg.record/1",
         "task": version.task,
@@ -440,7 +448,7 @@ def _record(version: PromptVersion, table: Digest) -> bytes:
         },
         "digest": str(version.digest),
         "size": version.size,
-        "manifest": str(version.manifest),
+        "manifest": manifest.decode(),
         "canary": None if version.canary is None else str(version.canary),
         "parent": version.parent,
         "note": version.note,

@@ -65,6 +65,15 @@ class RegistryContract:
         registry.push(soft_prompt(), task="t", base=base_model(), canary=canary)
         assert registry.pull("t").canary == canary
 
+    def test_a_prompt_pushed_without_its_canary_gets_one_later(self, registry: Registry) -> None:
+        canary = Canary(
+            input_ids=((1, 2),), positions=((0,),), outputs=((0.5,),), dtype="F32", tolerance=1e-4
+        )
+        registry.push(soft_prompt(), task="t", base=base_model())
+        again = registry.push(soft_prompt(), task="t", base=base_model(), canary=canary)
+        assert (again.version.ref, again.created) == ("t@1", False)
+        assert registry.pull("t").canary == canary
+
     def test_aliases_lead_to_versions_and_move(self, registry: Registry) -> None:
         registry.push(soft_prompt(0), task="t", base=base_model(), aliases=("prod",))
         registry.push(soft_prompt(1), task="t", base=base_model())
@@ -125,19 +134,26 @@ class RegistryContract:
 
     def test_a_lost_object_says_which_one(self, registry: Registry) -> None:
         version = registry.push(soft_prompt(), task="t", base=base_model()).version
-        assert version.manifest != version.digest
-        registry._objects._write(version.manifest.key, b"")
+        registry._objects._write(version.digest.key, b"")
+        with pytest.raises(errors.CorruptObjectError, match=str(version.digest)):
+            registry.pull("t")
+
+    def test_a_changed_manifest_is_an_error(self, registry: Registry) -> None:
+        version = registry.push(soft_prompt(), task="t", base=base_model()).version
+        registry._database._transactions.write(
+            lambda connection: connection.exec_driver_sql("UPDATE manifests SET document = '{}'")
+        )
         with pytest.raises(errors.CorruptObjectError, match=str(version.manifest)):
             registry.pull("t")
 
     def test_a_record_describes_each_version_beside_its_objects(self, registry: Registry) -> None:
         version = registry.push(soft_prompt(), task="a/b", base=base_model(), note="n").version
-        registry._threads.shutdown()
+        registry.flush()
         data = registry._objects._read("records/a/b@1.json", 10_000)
         assert data is not None
         record = json.loads(data)
         assert record["digest"] == str(version.digest)
-        assert record["manifest"] == str(version.manifest)
+        assert Digest.of(record["manifest"].encode()) == version.manifest
         assert record["base"]["fingerprint"] == str(version.base)
         assert registry._objects.has(Digest(record["base"]["table"]))
 

@@ -21,6 +21,7 @@ _NEWEST = sa.text("superseded_at IS NULL")
 
 def upgrade() -> None:
     _create_objects()
+    _create_manifests()
     _create_base_models()
     _create_tasks()
     _create_prompts()
@@ -38,6 +39,7 @@ def downgrade() -> None:
     op.drop_table("prompts")
     op.drop_table("tasks")
     op.drop_table("base_models")
+    op.drop_table("manifests")
     op.drop_table("objects")
 
 
@@ -61,6 +63,19 @@ def _create_objects() -> None:
         ),
         sa.CheckConstraint("size >= 0", name=op.f("ck_objects_size_not_negative")),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_objects")),
+    )
+
+
+def _create_manifests() -> None:
+    op.create_table(
+        "manifests",
+        sa.Column("digest", _string(71), nullable=False),
+        sa.Column("document", _TEXT, nullable=False, comment="canonical JSON, to the byte"),
+        sa.CheckConstraint(
+            "length(digest) = 71 AND substr(digest, 1, 7) = 'sha256:'",
+            name=op.f("ck_manifests_digest_is_sha256"),
+        ),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_manifests")),
     )
 
 
@@ -218,7 +233,7 @@ def _create_prompts() -> None:
             ["digest"], ["objects.digest"], name=op.f("fk_prompts_digest_objects")
         ),
         sa.ForeignKeyConstraint(
-            ["manifest"], ["objects.digest"], name=op.f("fk_prompts_manifest_objects")
+            ["manifest"], ["manifests.digest"], name=op.f("fk_prompts_manifest_manifests")
         ),
         sa.ForeignKeyConstraint(
             ["parent_id"], ["prompts.id"], name=op.f("fk_prompts_parent_id_prompts")

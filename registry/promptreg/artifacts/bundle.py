@@ -1,4 +1,4 @@
-"""Our own form: ``prompt.safetensors`` and ``manifest.json``, the two objects as the registry stores them.
+"""Our own form: ``prompt.safetensors`` and ``manifest.json``, the two documents as the registry stores them.
 
 A safetensors file alone is read too, with what can be told from its shapes; it is never written.
 """

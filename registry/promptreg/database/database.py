@@ -9,7 +9,7 @@ from promptreg.database.scalars import check_text
 from promptreg.database.transactions import Transactions
 from promptreg.database.values import Event, NewVersion, Page
 from promptreg.digests import Digest
-from promptreg.errors import SchemaError
+from promptreg.errors import CorruptObjectError, SchemaError
 from promptreg.fingerprints import Fingerprint
 from promptreg.names import Reference, check_alias, check_base_name
 from promptreg.prompts import PromptVersion
@@ -120,11 +120,25 @@ class Database:
         """
         return self.base(str(base))[1]
 
+    def manifest(self, version: PromptVersion) -> bytes:
+        """Return the manifest of ``version``.
+
+        Raises:
+            PromptNotFoundError: ``version`` is not registered here.
+            CorruptObjectError: It is not the manifest that was registered.
+        """
+        data = self._transactions.read(lambda connection: reading.manifest(connection, version))
+        actual = Digest.of(data)
+        if actual != version.manifest:
+            raise CorruptObjectError(str(version.manifest), str(actual), self._name)
+        return data
+
     def register(self, new: NewVersion) -> tuple[PromptVersion, bool]:
         """Register ``new`` as the next version of its task.
 
         If the task has a version with its idempotency key, that one is returned instead: metrics that are
-        new, or have another value now, are added to it, and the aliases are set; all else stays as it was.
+        new, or have another value now, are added to it, the aliases are set, and a canary is kept if it had none;
+        all else stays as it was.
 
         Returns:
             The version, and whether it was registered now.

@@ -12,17 +12,22 @@ from typing import Self
 from sqlalchemy import Connection, Executable, bindparam, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from promptreg.database.orm import EventRow, ObjectRow, TaskRow
+from promptreg.database.orm import EventRow, ManifestRow, ObjectRow, TaskRow
 from promptreg.database.timestamps import now
 from promptreg.digests import Digest
 
-__all__ = ["Deed", "lock_task", "use_objects"]
+__all__ = ["Deed", "keep_manifest", "lock_task", "use_objects"]
 
 _LOCKED_TASK = select(TaskRow.id).where(TaskRow.name == bindparam("task")).with_for_update()
 _INSERT_EVENT = insert(EventRow)
 _MAKE_TASK = {
     "sqlite": sqlite.insert(TaskRow).on_conflict_do_nothing(index_elements=["name"]),
     "postgresql": postgresql.insert(TaskRow).on_conflict_do_nothing(index_elements=["name"]),
+}
+
+_KEEP_MANIFEST = {
+    "sqlite": sqlite.insert(ManifestRow).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(ManifestRow).on_conflict_do_nothing(),
 }
 
 
@@ -66,6 +71,14 @@ def lock_task(connection: Connection, task: str) -> int:
         return found
     connection.execute(_MAKE_TASK[connection.dialect.name], {"name": task, "next_version": 1})
     return connection.execute(_LOCKED_TASK, {"task": task}).scalar_one()
+
+
+def keep_manifest(connection: Connection, manifest: bytes) -> Digest:
+    """Keep ``manifest``, and return its digest."""
+    digest = Digest.of(manifest)
+    row = {"digest": str(digest), "document": manifest.decode()}
+    connection.execute(_KEEP_MANIFEST[connection.dialect.name], row)
+    return digest
 
 
 def use_objects(connection: Connection, sizes: Mapping[Digest, int | None]) -> None:

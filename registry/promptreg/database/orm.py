@@ -103,6 +103,16 @@ class ObjectRow(Base):
     )
 
 
+class ManifestRow(Base):
+    """A manifest, named by its digest as an object is; small, so it lies here and a pull need not fetch it."""
+
+    __tablename__ = "manifests"
+    __table_args__ = (_is_digest("digest"),)
+
+    digest: Mapped[str] = mapped_column(_DIGEST, primary_key=True)
+    document: Mapped[str] = mapped_column(Text, comment="canonical JSON, to the byte")
+
+
 class BaseModelRow(Base):
     """A base model, known by its weights."""
 
@@ -191,7 +201,7 @@ class PromptRow(Base):
     digest: Mapped[str] = mapped_column(
         _DIGEST, ForeignKey("objects.digest"), comment="the tensors"
     )
-    manifest: Mapped[str] = mapped_column(_DIGEST, ForeignKey("objects.digest"))
+    manifest: Mapped[str] = mapped_column(_DIGEST, ForeignKey("manifests.digest"))
     canary: Mapped[str | None] = mapped_column(_DIGEST, ForeignKey("objects.digest"))
     method: Mapped[str] = mapped_column(_WORD)
     task_type: Mapped[str] = mapped_column(_WORD)

@@ -15,6 +15,7 @@ from promptreg.database.tables import (
     events,
     hyperparameters,
     joined,
+    manifests,
     metrics,
     objects,
     parent,
@@ -28,12 +29,22 @@ from promptreg.errors import (
     AmbiguousReferenceError,
     BaseModelNotFoundError,
     ConflictError,
+    PromptNotFoundError,
     TaskNotFoundError,
 )
 from promptreg.fingerprints import Fingerprint
 from promptreg.prompts import Method, Placement, PromptVersion, Scalar, TaskType, Yanked
 
-__all__ = ["base_row", "bases", "known_base", "load", "newest_events", "task_id", "to_base"]
+__all__ = [
+    "base_row",
+    "bases",
+    "known_base",
+    "load",
+    "manifest",
+    "newest_events",
+    "task_id",
+    "to_base",
+]
 
 _FINGERPRINT_PREFIX = re.compile(r"bfp1:[0-9a-f]{8,64}")
 _IDS: BindParameter[Sequence[int]] = bindparam("ids", expanding=True)
@@ -50,6 +61,7 @@ _VERSIONS = (
     .select_from(joined())
     .where(prompts.c.id.in_(_IDS))
 )
+_MANIFEST = select(manifests.c.document).where(manifests.c.digest == bindparam("digest"))
 _ALIASES = (
     select(aliases.c.prompt_id, aliases.c.name)
     .where(aliases.c.prompt_id.in_(_IDS))
@@ -191,6 +203,18 @@ def to_base(row: Row[Any]) -> BaseModel:
         revision=row.revision,
         tokenizer=_digest(row.tokenizer),
     )
+
+
+def manifest(connection: Connection, version: PromptVersion) -> bytes:
+    """Return the manifest of ``version``.
+
+    Raises:
+        PromptNotFoundError: It is of another database.
+    """
+    document = connection.scalar(_MANIFEST, {"digest": str(version.manifest)})
+    if document is None:
+        raise PromptNotFoundError(version.ref, "its manifest is not registered here")
+    return str(document).encode()
 
 
 def newest_events(connection: Connection, limit: int) -> list[Event]:

@@ -7,10 +7,11 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from promptreg.database import reading, references
 from promptreg.database.changes import move_alias, standing
-from promptreg.database.deeds import Deed, lock_task, use_objects
+from promptreg.database.deeds import Deed, keep_manifest, lock_task, use_objects
 from promptreg.database.orm import HyperparameterRow, MetricRow, PromptRow, TaskRow
 from promptreg.database.scalars import StoredScalar, to_row
 from promptreg.database.values import NewVersion
+from promptreg.digests import Digest
 from promptreg.names import Reference
 from promptreg.prompts import PromptVersion, Scalar
 
@@ -50,6 +51,7 @@ def register(connection: Connection, new: NewVersion) -> tuple[PromptVersion, bo
     else:
         prompt_id = found
         _add_metrics(deed, prompt_id, new.metrics)
+        _add_canary(deed, prompt_id, new)
     for name in sorted(set(new.aliases)):
         move_alias(deed, prompt_id, name)
     if found is None:
@@ -77,15 +79,15 @@ def _insert_version(
 ) -> tuple[int, int]:
     """Return the number of the new version and the id of its row."""
     canary = {} if new.canary is None else {new.canary: new.canary_size}
-    sizes = {new.digest: new.size, new.manifest: new.manifest_size, **canary}
-    use_objects(deed.connection, sizes)
+    use_objects(deed.connection, {new.digest: new.size, **canary})
+    manifest = keep_manifest(deed.connection, new.manifest)
     number = deed.connection.execute(_NEXT_VERSION, {"task_id": task_id}).scalar_one()
     row = {
         "task_id": task_id,
         "version": number,
         "base_id": base_id,
         "digest": str(new.digest),
-        "manifest": str(new.manifest),
+        "manifest": str(manifest),
         "canary": None if new.canary is None else str(new.canary),
         "method": new.method.value,
         "task_type": new.task_type.value,
@@ -121,7 +123,7 @@ def _registered(
         base_name=base_name,
         digest=new.digest,
         size=new.size,
-        manifest=new.manifest,
+        manifest=Digest.of(new.manifest),
         canary=new.canary,
         method=new.method,
         task_type=new.task_type,
@@ -137,6 +139,16 @@ def _registered(
         hyperparameters=dict(sorted(new.hyperparameters.items())),
         metrics=dict(sorted(new.metrics.items())),
     )
+
+
+def _add_canary(deed: Deed, prompt_id: int, new: NewVersion) -> None:
+    """Give the version the canary of ``new``, if it has none: it was pushed without its base model at hand."""
+    if new.canary is None:
+        return
+    use_objects(deed.connection, {new.canary: new.canary_size})
+    lacking = update(PromptRow).where(PromptRow.id == prompt_id, PromptRow.canary.is_(None))
+    if deed.connection.execute(lacking.values(canary=str(new.canary))).rowcount:
+        deed.record("canary", standing(deed, prompt_id).ref)
 
 
 def _insert_metrics(deed: Deed, prompt_id: int, metrics: Mapping[str, Scalar]) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "events",
     "hyperparameters",
     "joined",
+    "manifests",
     "metrics",
     "objects",
     "parent",
@@ -38,6 +39,7 @@ def _table(name: str, columns: str, moments: str = "") -> TableClause:
 
 
 objects = _table("objects", "digest size state")
+manifests = _table("manifests", "digest document")
 tasks = _table("tasks", "id name")
 base_models = _table(
     "base_models",

@@ -23,8 +23,7 @@ class NewVersion:
         base: The fingerprint of its base model, which is registered already.
         digest: The digest of its tensors' object.
         size: The length of that object, in bytes.
-        manifest: The digest of its manifest's object.
-        manifest_size: The length of that object, in bytes.
+        manifest: Its manifest.
         canary: The digest of its canary's object, if one was recorded.
         canary_size: The length of that object, in bytes.
         method: How it was trained.
@@ -50,8 +49,7 @@ class NewVersion:
     base: Fingerprint
     digest: Digest
     size: int
-    manifest: Digest
-    manifest_size: int
+    manifest: bytes
     canary: Digest | None = None
     canary_size: int | None = None
     method: Method

@@ -118,7 +118,9 @@ def test_a_process_that_is_killed_leaves_whole_versions_and_no_gap(
     process.stdin.flush()
     said = [process.stdout.readline() for _ in range(21)]
     process.kill()
-    said += process.communicate()[0].splitlines()
+    # communicate() would pass over what readline has read ahead.
+    said += process.stdout.readlines()
+    process.wait()
     database = open_database(upgraded_url)
     versions = database.page(limit=1000).versions
     # It may have been killed after a commit and before it could say so.

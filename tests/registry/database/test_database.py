@@ -111,7 +111,9 @@ class DatabaseContract:
         version, created = database.register(new)
         assert created
         assert version == resolve(database, "sst2@2")
-        for field in ("digest", "size", "manifest", "canary", "method", "task_type", "placement"):
+        assert version.manifest == Digest.of(new.manifest)
+        assert database.manifest(version) == new.manifest
+        for field in ("digest", "size", "canary", "method", "task_type", "placement"):
             assert getattr(version, field) == getattr(new, field)
         for field in (
             "num_virtual_tokens",
