@@ -21,6 +21,7 @@ __all__ = [
     "table",
     "version_fields",
     "when",
+    "working",
 ]
 
 json_option = click.option("--json", "as_json_lines", is_flag=True, help="One JSON object a line.")
@@ -86,6 +87,18 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
         yield advance
     finally:
         bar.stop()
+
+
+@contextmanager
+def working(description: str) -> Iterator[None]:
+    """Show that something takes its time, where nothing tells how long."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(description):
+        yield
 
 
 def version_fields(version: "PromptVersion") -> dict[str, Any]:

@@ -151,7 +151,8 @@ def _replay(base: Path, pulled: "PulledPrompt") -> str:
     from promptreg.errors import CanaryError
     from promptreg.models import load_base, replay_canary
 
-    outcome = replay_canary(load_base(base, pulled.prompt), pulled)
+    with output.working("replaying the canary"):
+        outcome = replay_canary(load_base(base, pulled.prompt), pulled)
     if not outcome.passed:
         remedy = f"use the base model that it was trained on, {pulled.base}"
         raise CanaryError(pulled.version.ref, str(outcome), remedy)

@@ -118,7 +118,10 @@ def _record(at: Path | None, prompt: "SoftPrompt", base: "BaseModel | str") -> "
     from promptreg.models import load_base, record_canary
 
     check_shape(prompt, base)  # before any weights are loaded
-    return record_canary(load_base(at, prompt), prompt)
+    with output.working(
+        "recording the canary: the base model runs with the prompt (--no-canary: not)"
+    ):
+        return record_canary(load_base(at, prompt), prompt)
 
 
 COMMANDS = (push,)

@@ -137,8 +137,8 @@ class Database:
         """Register ``new`` as the next version of its task.
 
         If the task has a version with its idempotency key, that one is returned instead: metrics that are
-        new, or have another value now, are added to it, the aliases are set, and a canary is kept if it had none;
-        all else stays as it was.
+        new, or have another value now, are added to it, the aliases are set, and a canary is kept if it had
+        none; all else stays as it was.
 
         Returns:
             The version, and whether it was registered now.
