@@ -49,7 +49,7 @@ def seed(url: str, versions: int = 100_000, tasks: int = 1_000) -> None:
             for table in ("base_models", "tasks", "prompts", "metrics"):
                 # The rows brought their own ids: the next one follows them.
                 connection.exec_driver_sql(
-                    f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))"  # noqa: S608
+                    f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))"
                 )
     engine.dispose()
 

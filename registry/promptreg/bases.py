@@ -31,6 +31,9 @@ class BaseModel:
         revision: The revision there.
         tokenizer: The digest of a listing of its tokenizer's files, if there are any.
         table: Every weight's record. Listings leave it out (None); ``Registry.base`` brings it.
+
+    Raises:
+        ValueError: The table is another base model's: it does not hash to the fingerprint.
     """
 
     fingerprint: Fingerprint
@@ -51,6 +54,12 @@ class BaseModel:
     revision: str | None = None
     tokenizer: Digest | None = None
     table: WeightTable | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.table is not None and self.table.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"the table of weights hashes to {self.table.fingerprint}, not to {self.fingerprint}"
+            )
 
     def __str__(self) -> str:
         return (

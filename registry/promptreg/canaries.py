@@ -1,11 +1,15 @@
 """Canaries: a few recorded inputs with the outputs that prompt and base gave at the push."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 __all__ = ["Canary", "CanaryOutcome"]
 
 _FORMAT = "promptreg.canary/1"
+_MOST_TOLERATED = 0.5
+_LARGEST_INDEX = 2**31 - 1
+_LARGEST_OUTPUT = 3.4028234663852886e38  # of float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +24,10 @@ class Canary:
         outputs: [B, N] Their values, float32.
         dtype: The dtype that the base ran in.
         tolerance: How far the outputs may be off: the root of the mean square over all of them, relative to
-            their spread about each row's mean.
+            their spread about each row's mean; at most 0.5, because a wrong base model is off by about 1.
+
+    Raises:
+        ValueError: It could not be replayed, or any base model would pass.
     """
 
     input_ids: tuple[tuple[int, ...], ...]
@@ -28,6 +35,25 @@ class Canary:
     outputs: tuple[tuple[float, ...], ...]
     dtype: str
     tolerance: float
+
+    def __post_init__(self) -> None:
+        _check_rows("input_ids", self.input_ids, _is_index, f"whole numbers of 0 to {_LARGEST_INDEX}")
+        _check_rows("positions", self.positions, _is_index, f"whole numbers of 0 to {_LARGEST_INDEX}")
+        _check_rows("outputs", self.outputs, _is_output, "finite float32 numbers")
+        rows = {len(self.input_ids), len(self.positions), len(self.outputs)}
+        counts = {len(row) for row in (*self.positions, *self.outputs)}
+        for what, found in (("rows", rows), ("outputs in each row", counts)):
+            if len(found) > 1:
+                raise ValueError(
+                    f"this canary has different numbers of {what}, {sorted(found)}: they must agree"
+                )
+        if not isinstance(self.dtype, str) or not self.dtype:
+            raise ValueError(f"this canary's dtype is {self.dtype!r}: it must be the name of one")
+        if not (_is_number(self.tolerance) and 0 < self.tolerance <= _MOST_TOLERATED):
+            raise ValueError(
+                f"this canary's tolerance is {self.tolerance!r}: "
+                f"it must be above 0 and at most {_MOST_TOLERATED}"
+            )
 
     def to_bytes(self) -> bytes:
         """Return it as canonical JSON, the bytes that are stored as an object."""
@@ -48,19 +74,45 @@ class Canary:
         Raises:
             ValueError: It is something else.
         """
-        document = json.loads(data)
+        try:
+            document = json.loads(data)
+        except RecursionError as error:
+            raise ValueError("this is no canary: it is nested too deeply") from error
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
             raise ValueError(f"this is no canary: its format is not {_FORMAT!r}")
         try:
             return cls(
-                input_ids=tuple(tuple(map(int, row)) for row in document["input_ids"]),
-                positions=tuple(tuple(map(int, row)) for row in document["positions"]),
-                outputs=tuple(tuple(map(float, row)) for row in document["outputs"]),
-                dtype=str(document["dtype"]),
-                tolerance=float(document["tolerance"]),
+                input_ids=tuple(map(tuple, document["input_ids"])),
+                positions=tuple(map(tuple, document["positions"])),
+                outputs=tuple(map(tuple, document["outputs"])),
+                dtype=document["dtype"],
+                tolerance=document["tolerance"],
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"this canary is incomplete: {error}") from error
+
+
+def _check_rows(
+    name: str, rows: tuple[tuple[object, ...], ...], fits: Callable[[object], bool], wanted: str
+) -> None:
+    if not rows or not all(rows):
+        raise ValueError(f"this canary's {name} have {'an empty row' if rows else 'no rows'}")
+    wrong = [value for row in rows for value in row if not fits(value)]
+    if wrong:
+        raise ValueError(f"this canary's {name} hold {wrong[0]!r:.80}: they must be {wanted}")
+
+
+def _is_index(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST_INDEX
+
+
+def _is_output(value: object) -> bool:
+    # No comparison with nan is true.
+    return _is_number(value) and -_LARGEST_OUTPUT <= value <= _LARGEST_OUTPUT
+
+
+def _is_number(value: object) -> TypeIs[int | float]:
+    return type(value) in {int, float}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@
     - DatabaseUnavailableError (also ConnectionError)
     - SchemaError
   * ConfigurationError (also ValueError)
+  * ClosedError
   * MissingDependencyError (also ImportError)
 
 Each keeps its facts as fields and builds its message from them: what was found, what was wanted, and the
@@ -49,6 +50,7 @@ __all__ = [
     "BaseModelError",
     "BaseModelNotFoundError",
     "CanaryError",
+    "ClosedError",
     "ConfigurationError",
     "ConflictError",
     "ConversionError",
@@ -517,6 +519,17 @@ class ConfigurationError(PromptregError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.setting} {self.value!r}: {self.reason}; {self.remedy}"
+
+
+class ClosedError(PromptregError):
+    """A registry was used after it was closed."""
+
+    def __init__(self, registry: str) -> None:
+        super().__init__(registry)
+        self.registry = registry
+
+    def __str__(self) -> str:
+        return f"the registry at {self.registry} was closed; open another one with Registry.open"
 
 
 class MissingDependencyError(PromptregError, ImportError):

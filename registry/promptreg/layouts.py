@@ -6,7 +6,7 @@ keys, T the tasks of a multitask prompt, R its rank.
 
 from collections.abc import Mapping
 
-from promptreg.prompts import Method, SoftPrompt, Tensor
+from promptreg.prompts import Method, Placement, SoftPrompt, Tensor
 
 __all__ = [
     "DECODER_PREFIX",
@@ -41,6 +41,9 @@ def check_layout(prompt: SoftPrompt) -> None:
     for name in ("num_virtual_tokens", "token_dim"):
         if getattr(prompt, name) < 1:
             raise ValueError(f"{name} is {getattr(prompt, name)}, and must be at least 1")
+    in_layers = prompt.method is Method.PREFIX_TUNING
+    if in_layers is not (prompt.placement is Placement.KEY_VALUES):
+        raise ValueError(f"a {prompt.method} prompt cannot be placed as {prompt.placement}")
     own = {
         name: tensor
         for name, tensor in prompt.tensors.items()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
+_MAPPINGS = ("tensors", "hyperparameters", "source_config")
 Scalar = bool | int | float | str
 """A hyperparameter's or metric's value."""
 
@@ -80,6 +81,9 @@ class Tensor:
     data: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if not all(type(size) is int and size >= 0 for size in self.shape):
+            raise ValueError(f"a tensor's shape is made of whole numbers, not {list(self.shape)}")
         if self.dtype not in _WIDTHS:
             raise ValueError(f"a prompt's tensor is F32, F16 or BF16, not {self.dtype}")
         wanted = math.prod(self.shape) * _WIDTHS[self.dtype]
@@ -133,13 +137,26 @@ class SoftPrompt:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("tensors", "hyperparameters", "source_config"):
+        for name in _MAPPINGS:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        object.__setattr__(self, "method", Method(self.method))
+        object.__setattr__(self, "placement", Placement(self.placement))
+        if self.task_type is not None:
+            object.__setattr__(self, "task_type", TaskType(self.task_type))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping that cannot be written to cannot be pickled either: what it shows can.
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return _make_prompt, (values | {name: dict(values[name]) for name in _MAPPINGS},)
 
     @property
     def parameters(self) -> int:
         """How many numbers were trained."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
+
+
+def _make_prompt(values: dict[str, Any]) -> SoftPrompt:
+    return SoftPrompt(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import getpass
 import json
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from promptreg.canaries import Canary
 from promptreg.database import Database, NewVersion, Page
 from promptreg.digests import Digest
-from promptreg.errors import (
-    CorruptObjectError,
-    StoreError,
-)
+from promptreg.errors import ClosedError, CorruptObjectError, InvalidValueError, StoreError
 from promptreg.fingerprints import WeightTable
 from promptreg.fitting import check_shape
 from promptreg.names import Reference, check_alias, check_base_name, check_task
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Pushed", "Registry"]
 
 _THREADS = 4
+_LONGEST_NOTE = 10_000
 _LOG = logging.getLogger(__name__)
 _A = TypeVar("_A")
 _R = TypeVar("_R")
@@ -67,12 +66,14 @@ class Registry:
         cache: "Path | None" = None,
         user: str | None = None,
     ) -> None:
-        self._database = database
+        self._opened = database
         self._open_objects = objects
         self._cache_directory = cache
         self._user = user
         self._tables: dict[Digest, WeightTable] = {}
         self._records: deque[Future[None]] = deque()
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._closed = False
 
     @classmethod
     def open(cls, database_url: str | None = None, objects_url: str | None = None) -> "Registry":
@@ -115,12 +116,15 @@ class Registry:
 
     def close(self) -> None:
         """Flush, then give back all connections."""
+        if self._closed:
+            return
         self.flush()
-        if "_threads" in self.__dict__:
-            self._threads.shutdown()
+        self._closed = True
+        if self._pool is not None and self._pool[0] == os.getpid():
+            self._pool[1].shutdown()
         if "_objects" in self.__dict__:
             self._objects.close()
-        self._database.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -180,10 +184,19 @@ class Registry:
         from promptreg.manifests import manifest_bytes
 
         check_task(task)
+        _check_words("the aliases", aliases)
+        _check_words("the labels", labels)
         for alias in aliases:
             check_alias(alias)
+        if note is not None and len(note) > _LONGEST_NOTE:
+            raise InvalidValueError(
+                "the note",
+                note,
+                f"it has {len(note):,} characters, and {_LONGEST_NOTE:,} are kept",
+                "say it shorter, or link to it",
+            )
         known, table = self._known(base)
-        prompt = _complete(prompt, known, hyperparameters or {}, template, tuple(labels))
+        prompt = _complete(prompt, known, _plain(hyperparameters or {}), template, tuple(labels))
         check_shape(prompt, known)
         parent_ref = None if parent is None else self.resolve(parent).ref
         tensors = dump_tensors(prompt.tensors)
@@ -216,7 +229,7 @@ class Registry:
                 note=note,
                 by=self._by,
                 hyperparameters=prompt.hyperparameters,
-                metrics=metrics or {},
+                metrics=_plain(metrics or {}),
                 aliases=tuple(aliases),
                 # The manifest names the tensors' digest and the base, so it tells prompts apart.
                 idempotency_key=str(Digest.of(manifest)),
@@ -249,7 +262,13 @@ class Registry:
         data, *evidence = self._at_once(self._fetch, digests)
         manifest = self._database.manifest(version)
         described = read_manifest(manifest, load_tensors(data), where=str(version.manifest))
-        if (described.tensors, described.base) != (version.digest, version.base):
+        found = described.prompt
+        if (described.tensors, described.base, found.method, found.num_virtual_tokens) != (
+            version.digest,
+            version.base,
+            version.method,
+            version.num_virtual_tokens,
+        ):
             # Both are what their digests say, and yet they do not belong together: the row was altered.
             raise CorruptObjectError(
                 str(version.digest), f"{described.tensors} in its manifest", str(self._database)
@@ -258,7 +277,7 @@ class Registry:
             version=version,
             prompt=described.prompt,
             base=self.base(str(version.base)),
-            canary=Canary.from_bytes(evidence[0]) if evidence else None,
+            canary=self._read_canary(version, *evidence),
         )
 
     def resolve(self, reference: str, *, base: str | None = None) -> PromptVersion:
@@ -317,6 +336,10 @@ class Registry:
 
     def yank(self, reference: str, *, reason: str, base: str | None = None) -> PromptVersion:
         """Withdraw a version: it stays readable by its number, and nothing else leads to it."""
+        if not reason.strip():
+            raise InvalidValueError(
+                "the reason", reason, "it is empty", "say why nobody should use it"
+            )
         return self._database.yank(self.resolve(reference, base=base), reason=reason, by=self._by)
 
     def add_base(self, base: "BaseModel") -> "BaseModel":
@@ -333,12 +356,13 @@ class Registry:
 
     def _known(self, base: "BaseModel | str") -> "tuple[BaseModel, Digest]":
         """Return a base model and the digest of its table; without a table at hand, as registered."""
+        database = self._database  # a closed registry says so before anything is stored
         if isinstance(base, str):
-            return self._database.base(base)
+            return database.base(base)
         if base.name is not None:
             check_base_name(base.name)
         if base.table is None:
-            return self._database.base(str(base.fingerprint))
+            return database.base(str(base.fingerprint))
         return base, Digest.of(base.table.to_bytes())
 
     def _register_base(self, base: "BaseModel", table: Digest) -> "BaseModel":
@@ -360,7 +384,10 @@ class Registry:
                 self._tables[digest] = WeightTable.from_bytes(data)
             except ValueError as error:
                 raise CorruptObjectError(str(digest), str(error), str(self._objects)) from error
-        return replace(found, table=self._tables[digest])
+        try:
+            return replace(found, table=self._tables[digest])
+        except ValueError as error:  # another base model's table: the row was altered
+            raise CorruptObjectError(str(digest), str(error), str(self._opened)) from error
 
     def bases(self) -> "Sequence[BaseModel]":
         """Return all registered base models, without their tables."""
@@ -387,16 +414,35 @@ class Registry:
         except (OSError, KeyError):  # no such user in the password database, as in bare containers
             return "unknown"
 
+    def _read_canary(self, version: PromptVersion, data: bytes | None = None) -> Canary | None:
+        if data is None:
+            return None
+        try:
+            return Canary.from_bytes(data)
+        except ValueError as error:
+            raise CorruptObjectError(str(version.canary), str(error), str(self._objects)) from error
+
     def _fetch(self, digest: Digest) -> bytes:
         if self._cache is None:
             return self._objects.get(digest)
         return self._cache.get(digest, self._objects.get)
 
-    @cached_property
+    @property
+    def _database(self) -> Database:
+        if self._closed:
+            raise ClosedError(str(self._opened))
+        return self._opened
+
+    @property
     def _threads(self) -> "ThreadPoolExecutor":
         from concurrent.futures import ThreadPoolExecutor
 
-        return ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="promptreg")
+        process = os.getpid()
+        if self._pool is None or self._pool[0] != process:
+            # Threads do not survive a fork: a child starts its own, and its parent's records are not its.
+            self._records.clear()
+            self._pool = process, ThreadPoolExecutor(_THREADS, thread_name_prefix="promptreg")
+        return self._pool[1]
 
     def _at_once(self, step: Callable[[_A], _R], things: Sequence[_A]) -> Sequence[_R]:
         """Do ``step`` for each thing side by side: each waits for a round trip to the store."""
@@ -434,6 +480,17 @@ def _complete(
         template=template if template is not None else prompt.template,
         labels=labels or prompt.labels,
     )
+
+
+def _check_words(what: str, words: Sequence[str]) -> None:
+    if isinstance(words, str):
+        raise InvalidValueError(what, words, "a text is no list of texts", f"pass [{words!r}]")
+
+
+def _plain(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return ``values`` with numpy's and torch's scalars as Python's own."""
+    read = ((name, getattr(value, "item", None)) for name, value in values.items())
+    return {name: values[name] if item is None else item() for name, item in read}
 
 
 def _record(version: PromptVersion, table: Digest, manifest: bytes) -> bytes:

@@ -10,6 +10,7 @@ EXAMPLES = [
     errors.AttachError("found", "mend"),
     errors.BaseModelNotFoundError("gemma", ("llama",)),
     errors.CanaryError("sst2@3", "the outputs differ", "load the right base model"),
+    errors.ClosedError("sqlite:///x"),
     errors.ConfigurationError("PROMPTREG_OBJECTS_URL", "ftp://x", "no such scheme", "use s3://"),
     errors.ConflictError("the name is taken", "it was to be free", "choose another"),
     errors.ConversionError("npy", "it has two tensors", "write it as peft"),
@@ -46,7 +47,7 @@ ABSTRACT = {
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_an_error_survives_pickling(error: errors.PromptregError) -> None:
-    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert str(copy) == str(error)
     assert vars(copy) == vars(error)

@@ -1,9 +1,14 @@
 import json
+import multiprocessing
+import pickle
 import shutil
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from promptreg import errors
@@ -177,6 +182,71 @@ class RegistryContract:
             registry.pull("sst2@7")
         with pytest.raises(errors.BaseModelNotFoundError, match="'big'"):
             registry.pull("sst2", base="big")
+
+    def test_another_base_s_table_of_weights_is_noticed(self, registry: Registry) -> None:
+        registry.push(soft_prompt(), task="t", base=base_model(0))
+        registry.add_base(base_model(9))
+        swap = (
+            f"UPDATE base_models SET weight_table = '{Digest.of(table(9))}'"
+            f" WHERE weight_table = '{Digest.of(table(0))}'"
+        )
+        registry._database._transactions.write(lambda connection: connection.exec_driver_sql(swap))
+        registry._tables.clear()
+        with pytest.raises(errors.CorruptObjectError, match="hashes to"):
+            registry.pull("t")
+
+    def test_a_closed_registry_says_so(self, registry: Registry) -> None:
+        registry.push(soft_prompt(), task="t", base=base_model())
+        registry.close()
+        registry.close()
+        for use in (registry.list, registry.bases, lambda: registry.pull("t")):
+            with pytest.raises(errors.ClosedError, match="was closed"):
+                use()
+        with pytest.raises(errors.ClosedError):
+            registry.push(soft_prompt(), task="t", base=base_model())
+
+    def test_a_forked_child_works_on(self, registry: Registry) -> None:
+        registry.push(soft_prompt(), task="t", base=base_model())
+        registry.pull("t")
+        with warnings.catch_warnings():
+            # Threads are there when it forks: that is the point.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context = multiprocessing.get_context("fork")
+            child = context.Process(target=lambda: registry.pull("t"))
+            child.start()
+        child.join(60)
+        assert child.exitcode == 0
+
+    @pytest.mark.parametrize(
+        "facts", [{"aliases": "prod"}, {"labels": "abc"}, {"note": "x" * 10_001}]
+    )
+    def test_facts_of_the_wrong_kind_are_refused(
+        self, registry: Registry, facts: dict[str, Any]
+    ) -> None:
+        with pytest.raises(errors.InvalidValueError):
+            registry.push(soft_prompt(), task="t", base=base_model(), **facts)
+        assert registry.list().versions == ()
+
+    def test_numbers_of_numpy_are_numbers(self, registry: Registry) -> None:
+        facts: dict[str, Any] = {"a": np.float32(0.5), "b": np.int64(3)}
+        version = registry.push(soft_prompt(), task="t", base=base_model(), metrics=facts).version
+        assert dict(version.metrics) == {"a": 0.5, "b": 3}
+
+    def test_a_prompt_is_not_yanked_without_a_reason(self, registry: Registry) -> None:
+        registry.push(soft_prompt(), task="t", base=base_model())
+        with pytest.raises(errors.InvalidValueError, match="reason"):
+            registry.yank("t@1", reason=" ")
+
+    def test_what_was_pulled_can_be_sent_to_another_process(self, registry: Registry) -> None:
+        registry.push(soft_prompt(), task="t", base=base_model(), hyperparameters={"lr": 0.3})
+        pulled = registry.pull("t")
+        assert pickle.loads(pickle.dumps(pulled)) == pulled
+
+
+def table(seed: int) -> bytes:
+    weights = base_model(seed).table
+    assert weights is not None
+    return weights.to_bytes()
 
 
 class TestEmbedded(RegistryContract):

@@ -39,6 +39,7 @@ def attach(
     *,
     policy: Policy | str = Policy.EXACT,
     task_id: int | None = None,
+    cache: bool = True,
 ) -> "PromptedModel":
     """Put a soft prompt in front of a frozen base model, after proving that the two belong together.
 
@@ -48,6 +49,8 @@ def attach(
             ``policy="unchecked"``.
         policy: What the base model must prove.
         task_id: Which task of a multitask prompt; not needed if it has one alone.
+        cache: Whether to believe the fingerprint that was taken of this model before, while no weight was seen
+            to change; if not, all weights are read.
 
     Returns:
         The prompted model. Its ``report`` says what was checked. As a context manager, it detaches at the end.
@@ -56,13 +59,15 @@ def attach(
         IncompatibleModelError: The base model is not the one that the prompt was trained on, as far as the
             policy asks; or its shape is another, which no policy overrides.
         CanaryError: The policy is ``canary``, and the recorded outputs did not come back, or there are none.
-        AttachError: Prompt and base model fit, but not for use in that way.
+        AttachError: Prompt and base model fit, but not for use in that way; or ``prompt`` is no prompt.
         BaseModelError: The base model's weights cannot be fingerprinted (it is quantised, say).
         ConfigurationError: There is no such policy.
         MissingDependencyError: torch or transformers is not installed.
     """
     started = time.perf_counter()
     chosen = _read_policy(policy)
+    if not isinstance(prompt, PulledPrompt | SoftPrompt):
+        raise _no_prompt(prompt)
     soft = prompt if isinstance(prompt, SoftPrompt) else prompt.prompt
     pulled = _choose_pulled(prompt, chosen)
     try:
@@ -80,7 +85,7 @@ def attach(
         policy=chosen,
     )
     if pulled is not None and chosen in _ACCEPTED:
-        report = _check_base(pulled, anatomy, report)
+        report = _check_base(pulled, anatomy, report, cache=cache)
     virtual = load_virtual_tokens(soft, anatomy, task_id=task_id)
     if pulled is not None and chosen is Policy.CANARY:
         outcome = replay_canary(model, pulled)
@@ -106,6 +111,14 @@ def _read_policy(policy: Policy | str) -> Policy:
         ) from error
 
 
+def _no_prompt(given: object) -> AttachError:
+    reference = given if isinstance(given, str) else getattr(given, "ref", "TASK")
+    return AttachError(
+        f"attach takes what Registry.pull gives, or a SoftPrompt, not a {type(given).__name__}",
+        f"registry.pull({reference!r}) fetches it",
+    )
+
+
 def _choose_pulled(prompt: PulledPrompt | SoftPrompt, policy: Policy) -> PulledPrompt | None:
     """Return the prompt with its base model, or None if it names none and none is asked for."""
     if isinstance(prompt, PulledPrompt):
@@ -123,7 +136,9 @@ def _choose_pulled(prompt: PulledPrompt | SoftPrompt, policy: Policy) -> PulledP
     return None
 
 
-def _check_base(pulled: PulledPrompt, anatomy: "Anatomy", report: AttachReport) -> AttachReport:
+def _check_base(
+    pulled: PulledPrompt, anatomy: "Anatomy", report: AttachReport, *, cache: bool
+) -> AttachReport:
     """Return ``report`` with how the base model compares, if that is good enough.
 
     Raises:
@@ -131,7 +146,7 @@ def _check_base(pulled: PulledPrompt, anatomy: "Anatomy", report: AttachReport) 
     """
     from promptreg.models.fingerprinting import from_module
 
-    actual = from_module(anatomy.model)
+    actual = from_module(anatomy.model, cache=cache)
     comparison, compared = _compare(pulled, actual, anatomy)
     if _VERDICTS.index(comparison.verdict) > _VERDICTS.index(_ACCEPTED[report.policy]):
         raise IncompatibleModelError(

@@ -15,6 +15,7 @@ layer is 0.22, as much as dynamic int8: a canary judges what a base model does, 
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -247,6 +248,9 @@ def _tolerance(
             return _UNMEASURED
         rounded = _run(replace(anatomy, model=view, call=view), virtual, inputs)
         changes.append(_deviation(kept, rounded.gather(1, positions)))
+    changes = [change for change in changes if math.isfinite(change)]
+    if not changes:
+        return _UNMEASURED
     return min(max(_MARGIN * min(changes), _LEAST), _MOST)
 
 

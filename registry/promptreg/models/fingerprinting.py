@@ -73,7 +73,9 @@ def from_module(model: object, *, cache: bool = True) -> BaseModel:
     Args:
         model: A transformers model on any device, or one that ``torch.compile``, ``DistributedDataParallel``
             or PEFT is wrapped around; an adapter's own parameters are no part of the base model.
-        cache: Whether to believe what was found before, while no weight was replaced or written to.
+        cache: Whether to believe what was found before, while no weight was replaced or seen to be written to.
+            A write through ``.data`` to a few values (``weight.data[7] = 0``) may go unseen: then say False,
+            and what is found is remembered instead.
 
     Raises:
         UnreadableBaseModelError: It is no transformers model, or not all of its weights are in memory.
@@ -88,7 +90,7 @@ def from_module(model: object, *, cache: bool = True) -> BaseModel:
         return known
     state = remembered_modules.ModuleState(weights)
     base = _hash(module, weights)
-    if cache and state.holds(list_weights(module)):
+    if state.holds(list_weights(module)):
         remembered_modules.remember(module, state, base)
     return base
 

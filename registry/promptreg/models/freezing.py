@@ -1,13 +1,13 @@
 """Freezing a base model while prompts are attached to it, and thawing it when the last is detached."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
-__all__ = ["freeze", "holders_of_parameters", "thaw", "trainable"]
+__all__ = ["freeze", "thaw"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,11 +47,20 @@ def freeze(model: nn.Module) -> None:
                 if parameter.requires_grad:
                     trainable.add((path, name))
         _frozen[model] = _Before(holders=1, trainable=trainable, training=training)
-        _apply(model, set(), set())
+        for _, module in model.named_modules():
+            # Compared first: a module sets its attributes slowly.
+            if module.training:
+                module.training = False
+            for _, parameter in _own(module):
+                if parameter.requires_grad:
+                    parameter.requires_grad_(requires_grad=False)
 
 
 def thaw(model: nn.Module) -> None:
-    """Undo one ``freeze``: the last one gives each parameter and module back what it had."""
+    """Undo one ``freeze``: the last one gives each parameter and module back what the first one took.
+
+    What was set by others in the meantime stays: a module in training mode, a parameter that requires a gradient.
+    """
     with _lock:
         before = _frozen.get(model)
         if before is None:
@@ -59,21 +68,7 @@ def thaw(model: nn.Module) -> None:
         before.holders -= 1
         if not before.holders:
             del _frozen[model]
-            _apply(model, before.trainable, before.training)
-
-
-def holders_of_parameters(model: nn.Module) -> tuple[nn.Module, ...]:
-    """Return the modules in ``model`` that have parameters of their own."""
-    return tuple(module for module in model.modules() if any(_own(module)))
-
-
-def trainable(modules: Iterable[nn.Module]) -> tuple[nn.Module, str] | None:
-    """Return the first parameter of ``modules`` that requires a gradient: its module and its name there."""
-    for module in modules:
-        for name, parameter in _own(module):
-            if parameter.requires_grad:
-                return module, name
-    return None
+            _give_back(model, before)
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -82,12 +77,10 @@ def _own(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
-def _apply(model: nn.Module, trainable: set[tuple[str, str]], training: set[str]) -> None:
-    """Let these parameters and no others require a gradient, and these modules be in training mode."""
+def _give_back(model: nn.Module, before: _Before) -> None:
     for path, module in model.named_modules():
-        # Compared first: a module sets its attributes slowly, and nearly all are right already.
-        if module.training != (path in training):
-            module.training = path in training
+        if path in before.training and not module.training:
+            module.training = True
         for name, parameter in _own(module):
-            if parameter.requires_grad != ((path, name) in trainable):
-                parameter.requires_grad_((path, name) in trainable)
+            if (path, name) in before.trainable and not parameter.requires_grad:
+                parameter.requires_grad_()

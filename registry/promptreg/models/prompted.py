@@ -2,7 +2,7 @@
 
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy, Kind
 from promptreg.models.batches import past_length, read_batch
 from promptreg.models.encoding import seq2seq_arguments, seq2seq_generation
-from promptreg.models.freezing import freeze, holders_of_parameters, thaw, trainable
+from promptreg.models.freezing import freeze, thaw
 from promptreg.models.generating import (
     Settings,
     decoder_generation,
@@ -24,6 +24,7 @@ from promptreg.models.outputs import without_virtual
 from promptreg.models.reports import AttachReport
 from promptreg.models.views import with_parameters
 from promptreg.models.virtual import VirtualTokens
+from promptreg.models.watching import Watch
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
@@ -39,8 +40,12 @@ class PromptedModel:
     out. Encoder outputs of an encoder-decoder keep them, because its decoder looks at them.
 
     The base model is frozen and otherwise untouched: it can be used bare at any time, and further prompts can
-    be attached to it, each of which is a view of its own. While one is attached, a call with a base parameter
-    that requires a gradient is refused. The last ``detach`` gives each parameter back what it had.
+    be attached to it, each of which is a view of its own. While one is attached, a call is refused if a module
+    of the base model is in training mode, or if one of its parameters requires a gradient or was changed since
+    (but for writes through ``.data``, which only attaching again sees). The last ``detach`` gives modules and
+    parameters back what attaching took.
+
+    It cannot be copied or pickled: only one attached by ``attach`` was proved to fit.
 
     Attributes:
         report: What was checked when the prompt was attached.
@@ -56,9 +61,9 @@ class PromptedModel:
             # A compiled form would still run the base model's own classifier.
             self._model = self._call = with_parameters(anatomy.model, virtual.modules)
         freeze(anatomy.model)
-        self._watched = holders_of_parameters(anatomy.model)
         # So that a prompted model that is merely dropped lets go of its base model too.
         self._thaw = weakref.finalize(self, thaw, anatomy.model)
+        self._watch = Watch(anatomy.model)
 
     @property
     def model(self) -> "PreTrainedModel":
@@ -110,8 +115,8 @@ class PromptedModel:
             [B, heads, T, S] look at the virtual tokens too. At padding, it is undefined.
 
         Raises:
-            AttachError: The prompt is detached, the base model is not frozen any more, text and prompt do not
-                fit into its window, or an argument does not fit the text.
+            AttachError: The prompt is detached, the base model is not frozen any more or has other weights, text
+                and prompt do not fit into its window, or an argument does not fit the text.
         """
         self._check()
         arguments.update(input_ids=input_ids, attention_mask=attention_mask)
@@ -194,6 +199,13 @@ class PromptedModel:
     ) -> None:
         self.detach()
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        # Both copy and pickle come here. A copy would hold on to a base model that nobody froze for it.
+        raise AttachError(
+            "an attached prompt cannot be copied or pickled",
+            "attach the prompt again, in the other process if there is one: what Registry.pull gives can be pickled",
+        )
+
     def __repr__(self) -> str:
         state = "attached to" if self.attached else "detached from"
         prompt = self.report.reference or "an unregistered prompt"
@@ -202,15 +214,7 @@ class PromptedModel:
     def _check(self) -> None:
         if not self.attached:
             raise AttachError("the prompt was detached", "attach it again")
-        found = trainable(self._watched)
-        if found is not None:
-            owner, name = found
-            paths = {id(module): path for path, module in self._anatomy.model.named_modules()}
-            raise AttachError(
-                "the base model is frozen while a prompt is attached, and its "
-                f"{paths.get(id(owner), '')}.{name} requires a gradient",
-                "call requires_grad_(False) on it, or detach the prompt to train the base model",
-            )
+        self._watch.check()
 
     def _run(self, arguments: dict[str, Any]) -> Any:
         """Run a decoder or an encoder."""

@@ -3,8 +3,12 @@
 A weight's storage, its version counter and a few of its values are compared. The counter alone would not do:
 ``tensor.data += delta``, which is how PEFT merges an adapter, leaves it as it is; and data pointers are used
 again: ``model.half().float()`` may put other values where the old ones lay.
+
+What is not seen is a write through ``.data`` that touches few values, such as ``weight.data[7] = 0``: nothing short
+of reading every row would tell, and the embedding's rows alone take longer than all the rest.
 """
 
+import random
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ModuleState", "recall", "remember"]
 
-_WITNESSES = 16
+_Places = tuple[tuple[int], tuple[int], int]
+_WITNESSES = 64
+_OFFSET = random.random()  # where the witnesses lie differs by process, so that no write misses them for ever
 
 
 class ModuleState:
@@ -33,8 +39,8 @@ class ModuleState:
         refer: Any = reductions.StorageWeakRef
         self._storages = [refer(tensor.untyped_storage()) for _, tensor in weights]
         self._facts = _facts(weights)
-        self._steps = [_spread(tensor) for _, tensor in weights]
-        self._witnesses = _gather(weights, self._steps)
+        self._places = [_spread(tensor) for _, tensor in weights]
+        self._witnesses = _gather(weights, self._places)
         self._watched = not any(tensor.is_inference() for _, tensor in weights)
 
     def holds(self, weights: "Sequence[tuple[str, torch.Tensor]]") -> bool:
@@ -45,7 +51,7 @@ class ModuleState:
         return (
             self._watched
             and _facts(weights) == self._facts
-            and _gather(weights, self._steps) == self._witnesses
+            and _gather(weights, self._places) == self._witnesses
         )
 
 
@@ -84,25 +90,27 @@ def _facts(weights: "Sequence[tuple[str, torch.Tensor]]") -> list[tuple[object, 
     ]
 
 
-def _spread(tensor: "torch.Tensor") -> tuple[tuple[int], tuple[int]]:
-    """Return the (size, stride) of a few elements that lie evenly over the memory of ``tensor``."""
+def _spread(tensor: "torch.Tensor") -> _Places:
+    """Return the size, stride and offset of a few elements that lie evenly over the memory of ``tensor``."""
     if not tensor.numel():
-        return (0,), (1,)
-    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    count = min(_WITNESSES, last + 1)
-    return (count,), (max(1, last // max(1, count - 1)),)
+        return (0,), (1,), tensor.storage_offset()
+    room = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    count = min(_WITNESSES, room)
+    stride = room // count
+    stride -= 1 - stride % 2  # odd, or in matrices of even width all might lie in one column
+    return (count,), (stride,), tensor.storage_offset() + int(_OFFSET * stride)
 
 
 def _gather(
-    weights: "Sequence[tuple[str, torch.Tensor]]", steps: Sequence[tuple[tuple[int], tuple[int]]]
+    weights: "Sequence[tuple[str, torch.Tensor]]", places: Sequence[_Places]
 ) -> list[bytes]:
     """Return the bytes of a few elements of every weight, with one transfer from each device."""
     import torch
 
     parts: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
     with torch.no_grad():
-        for (_, tensor), (size, stride) in zip(weights, steps, strict=True):
-            few = tensor.as_strided(size, stride)
+        for (_, tensor), place in zip(weights, places, strict=True):
+            few = tensor.as_strided(*place)
             parts.setdefault((tensor.dtype, tensor.device), []).append(few)
         return [
             torch.cat(some).view(torch.uint8).cpu().numpy().tobytes() for some in parts.values()

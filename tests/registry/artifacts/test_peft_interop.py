@@ -21,7 +21,7 @@ from transformers import (
 
 from prompt_examples import base_model, soft_prompt, tensor
 from promptreg import artifacts
-from promptreg.prompts import Method, TaskType
+from promptreg.prompts import Method, Placement, TaskType
 
 # PEFT's own use of transformers, which is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
@@ -273,7 +273,7 @@ def test_a_configuration_made_here_loads_in_peft_for_every_method(
     fields: dict[str, Any] = {}
     if method is Method.PREFIX_TUNING:
         tensors = {"prompt_embeddings": tensor(3, 2 * 2 * 8)}
-        fields = {"token_dim": 8, "num_layers": 2}
+        fields = {"token_dim": 8, "num_layers": 2, "placement": Placement.KEY_VALUES}
     elif method is Method.MULTITASK_PROMPT_TUNING:
         tensors |= {
             "prefix_task_cols": tensor(2, 3, 1),

@@ -1,4 +1,3 @@
-# ruff: noqa: S608 - the statements are written here
 """The tables: what the database itself refuses, and that the names for reading are the names for writing."""
 
 from collections.abc import Iterator
