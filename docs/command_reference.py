@@ -13,7 +13,8 @@ def markdown() -> str:
     """Return the reference: the help of every command, as the command prints it."""
     parts = []
     for path, command in sorted(_commands("promptreg", main)):
-        context = click.Context(command, info_name=path, terminal_width=100)
+        settings = main.context_settings | {"terminal_width": 100}
+        context = click.Context(command, info_name=path, **settings)
         parts.append(f"### `{path}`\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

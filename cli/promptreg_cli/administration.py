@@ -42,6 +42,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     if found is None:
         raise click.UsageError(f"there is no completion for {shell}")
+    if shell == "bash":
+        # Or bash would take sst2@prod and sha256:... apart before the script sees them.
+        click.echo("COMP_WORDBREAKS=${COMP_WORDBREAKS//[@:]/}")
     click.echo(found(ctx.find_root().command, {}, "promptreg", "_PROMPTREG_COMPLETE").source())
 
 

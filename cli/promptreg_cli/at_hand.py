@@ -5,17 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from promptreg_cli import output
 
 if TYPE_CHECKING:
     from promptreg.bases import BaseModel
     from promptreg.registry import Registry
 
-__all__ = ["directory", "fingerprint", "name", "quiet_transformers"]
+__all__ = ["directory", "fingerprint", "name", "quiet_transformers", "registered"]
 
 
 def directory(base: str) -> Path | None:
     """Return ``base`` as a directory if one is there, else None: then it names a registered one."""
+    if not base:
+        raise click.UsageError("--base is empty: name a directory or a registered base model")
     path = Path(base).expanduser()
     return path if path.is_dir() else None
 
@@ -35,13 +39,22 @@ def name(registry: "Registry", base: "BaseModel") -> "BaseModel":
     from promptreg.names import check_base_name
 
     known = registry.bases()
-    taken = {other.name for other in known}
+    taken = {other.name: other for other in known}
+    namesake = taken.get(base.source)
+    if namesake is not None and namesake.fingerprint != base.fingerprint:
+        output.note(f"this directory holds another model than {namesake}, which has its name")
     if any(other.fingerprint == base.fingerprint for other in known) or base.source in taken:
         return base
     try:
         return replace(base, name=check_base_name(base.source or ""))
     except InvalidNameError:
         return base
+
+
+def registered(base: str | None) -> str | None:
+    """Return what the registry knows ``base`` by: a directory is fingerprinted first."""
+    at = directory(base) if base is not None else None
+    return base if at is None else str(fingerprint(at).fingerprint)
 
 
 def quiet_transformers() -> None:

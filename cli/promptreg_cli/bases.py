@@ -75,7 +75,7 @@ def list_bases(settings: Settings, as_json_lines: bool) -> None:
             )
             for one in bases
         ]
-        output.table(headers, rows)
+        output.table(headers, rows, spare=("DTYPE", "WIDTH", "PARAMETERS", "ARCHITECTURE"))
     else:
         output.note("no base model is registered yet: 'promptreg base add DIRECTORY'")
 
@@ -92,7 +92,7 @@ def show(settings: Settings, name: str, as_json_lines: bool) -> None:
       promptreg base show gemma-3-270m
     """
     with settings.registry() as registry:
-        found = registry.base(name)
+        found = registry.base(at_hand.registered(name) or name)
     _print(found, as_json_lines=as_json_lines)
 
 

@@ -1,11 +1,12 @@
 """What people and programs see: tables that fit the terminal, one JSON object a line, progress."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_json",
+    "is_terminal",
     "json_option",
     "note",
     "number",
@@ -26,7 +28,7 @@ __all__ = [
 
 json_option = click.option("--json", "as_json_lines", is_flag=True, help="One JSON object a line.")
 
-_PIPE_WIDTH = 10_000  # a pipe has no edge: nothing is folded or cut
+_GAP = 2  # spaces between columns
 _PATIENCE = 0.5  # seconds of work before a progress bar appears
 
 
@@ -40,28 +42,42 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that fits the terminal; the first column is never cut."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str]) -> None:
+    """Print a table that fits the terminal.
 
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else _PIPE_WIDTH, highlight=False)
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for index, header in enumerate(headers):
-        grid.add_column(header, overflow="fold" if index == 0 else "ellipsis", no_wrap=index > 0)
-    for row in rows:
-        grid.add_row(*map(Text, row))
-    with console.capture() as capture:
-        console.print(grid)
-    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    The first column is never cut, for it names the row. Where the terminal is too narrow, the columns of
+    ``spare`` go, the first one first; then the last column is cut.
+    """
+    grid = [list(headers), *([_printable(text) for text in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    columns = list(range(len(headers)))
+    edge = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
+    for name in spare:
+        if edge is None or sum(widths[at] + _GAP for at in columns) - _GAP <= edge:
+            break
+        columns.remove(headers.index(name))
+    for number, row in enumerate(grid):
+        cells = [row[at].ljust(widths[at]) for at in columns]
+        line = (" " * _GAP).join(cells).rstrip()
+        first = len(cells[0])
+        if edge is not None and len(line) > max(edge, first):
+            line = line[: max(edge, first) - 1] + "…"
+        click.echo(line if number else click.style(line, bold=True))
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a person looks at ``stream``; a closed one is None."""
+    return stream is not None and stream.isatty()
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function to call with (bytes done, bytes in all); a bar appears if it takes a while."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda _done, _total: None
         return
     from rich.console import Console
@@ -92,7 +108,7 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def working(description: str) -> Iterator[None]:
     """Show that something takes its time, where nothing tells how long."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield
         return
     from rich.console import Console

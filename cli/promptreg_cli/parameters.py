@@ -58,7 +58,7 @@ class _Completed(click.ParamType[str]):
         except PromptregError:  # a shell that waits for completions has no use for an error
             names = []
         found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-        if self.name == "BASE":  # a base model is a directory just as well
+        if self.name == "BASE" and not found:  # a base model is a directory just as well
             found.append(CompletionItem(incomplete, type="dir"))
         return found
 

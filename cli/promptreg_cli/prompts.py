@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from promptreg_cli import output
+from promptreg_cli import at_hand, output
 from promptreg_cli.main import Settings, pass_settings
 from promptreg_cli.parameters import BASE, REFERENCE, TASK
 
@@ -53,7 +53,8 @@ def list_prompts(
             output.as_json(output.version_fields(version))
     elif page.versions:
         headers = ("REF", "BASE", "METHOD", "TOKENS", "ALIASES", "METRICS", "PUSHED")
-        output.table(headers, [_row(version) for version in page.versions])
+        spare = ("METHOD", "TOKENS", "PUSHED", "BASE", "METRICS")
+        output.table(headers, [_row(version) for version in page.versions], spare=spare)
     else:
         output.note("no prompt matches" if task or where else "no prompt is registered yet")
     if page.next is not None:
@@ -73,11 +74,18 @@ def show(settings: Settings, reference: str, base: str | None, as_json_lines: bo
       promptreg show sst2@prod
     """
     with settings.registry() as registry:
-        version = registry.show(reference, base=base)
+        version = registry.show(reference, base=at_hand.registered(base))
+        manifest = registry.manifest(version)
+    use = {key: manifest[key] for key in ("template", "labels")}
     if as_json_lines:
-        output.as_json(output.version_fields(version))
+        output.as_json(output.version_fields(version) | use)
         return
-    rows = [(name, text) for name, text in _facts(version) if text]
+    facts = [
+        *_facts(version),
+        ("template", use["template"] or ""),
+        ("labels", ", ".join(use["labels"])),
+    ]
+    rows = [(name, " ".join(text.split())) for name, text in facts if text]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         click.echo(f"{click.style(name.ljust(width), bold=True)}  {text}")
@@ -99,7 +107,7 @@ def alias(
       promptreg alias sst2@3 prod
     """
     with settings.registry() as registry:
-        version, before = registry.set_alias(reference, name, base=base)
+        version, before = registry.set_alias(reference, name, base=at_hand.registered(base))
     if as_json_lines:
         output.as_json(
             {
@@ -130,7 +138,7 @@ def yank(
       promptreg yank sst2@3 --reason 'trained on the test set'
     """
     with settings.registry() as registry:
-        version = registry.yank(reference, reason=reason, base=base)
+        version = registry.yank(reference, reason=reason, base=at_hand.registered(base))
     if as_json_lines:
         output.as_json(output.version_fields(version))
     else:

@@ -51,7 +51,7 @@ def pull(
     from promptreg import artifacts
 
     with settings.registry() as registry:
-        pulled = registry.pull(reference, base=_registered(base))
+        pulled = registry.pull(reference, base=at_hand.registered(base))
     version = pulled.version
     if destination is None:
         suffix = ".npy" if form == "npy" else ""
@@ -102,7 +102,7 @@ def check(
 
     with settings.registry() as registry:
         actual = at_hand.fingerprint(base, cache=not no_cache)
-        pulled = registry.pull(reference, base=_known(registry, str(actual.fingerprint)))
+        pulled = _pull_for(registry, reference, str(actual.fingerprint))
     if pulled.base.table is None or actual.table is None:
         raise AssertionError("a pulled base and a fingerprinted one have their tables")
     comparison = compare(pulled.base.table, actual.table)
@@ -134,16 +134,17 @@ def check(
             click.echo(f"canary: {outcome}")
 
 
-def _registered(base: str | None) -> str | None:
-    """Return what the registry knows ``base`` by: a directory is fingerprinted first."""
-    at = at_hand.directory(base) if base is not None else None
-    return base if at is None else str(at_hand.fingerprint(at).fingerprint)
+def _pull_for(registry: "Registry", reference: str, fingerprint: str) -> "PulledPrompt":
+    """Pull ``reference`` for the base model at hand; if there is none for it, for whatever it stands for.
 
+    The comparison that follows then says what differs, which is more than that nothing was found.
+    """
+    from promptreg.errors import BaseModelNotFoundError, ConflictError, PromptNotFoundError
 
-def _known(registry: "Registry", fingerprint: str) -> str | None:
-    """Return ``fingerprint`` if a base model of that fingerprint is registered, else None."""
-    known = {str(base.fingerprint) for base in registry.bases()}
-    return fingerprint if fingerprint in known else None
+    try:
+        return registry.pull(reference, base=fingerprint)
+    except (BaseModelNotFoundError, ConflictError, PromptNotFoundError):
+        return registry.pull(reference)
 
 
 def _replay(base: Path, pulled: "PulledPrompt") -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 __all__ = ["Canary", "CanaryOutcome"]
 
@@ -37,8 +38,12 @@ class Canary:
     tolerance: float
 
     def __post_init__(self) -> None:
-        _check_rows("input_ids", self.input_ids, _is_index, f"whole numbers of 0 to {_LARGEST_INDEX}")
-        _check_rows("positions", self.positions, _is_index, f"whole numbers of 0 to {_LARGEST_INDEX}")
+        _check_rows(
+            "input_ids", self.input_ids, _is_index, f"whole numbers of 0 to {_LARGEST_INDEX}"
+        )
+        _check_rows(
+            "positions", self.positions, _is_index, f"whole numbers of 0 to {_LARGEST_INDEX}"
+        )
         _check_rows("outputs", self.outputs, _is_output, "finite float32 numbers")
         rows = {len(self.input_ids), len(self.positions), len(self.outputs)}
         counts = {len(row) for row in (*self.positions, *self.outputs)}
@@ -111,7 +116,7 @@ def _is_output(value: object) -> bool:
     return _is_number(value) and -_LARGEST_OUTPUT <= value <= _LARGEST_OUTPUT
 
 
-def _is_number(value: object) -> TypeIs[int | float]:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return type(value) in {int, float}
 
 

@@ -181,8 +181,11 @@ class InvalidValueError(PromptregError, ValueError):
 class InvalidFilterError(PromptregError, ValueError):
     """A filter or sort key cannot be understood."""
 
-    def __init__(self, expression: str, reason: str, position: int | None = None) -> None:
-        super().__init__(expression, reason, position)
+    def __init__(
+        self, expression: str, reason: str, position: int | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(expression, reason, position, remedy)
+        self.remedy = remedy
         self.expression = expression
         self.reason = reason
         self.position = position
@@ -191,7 +194,7 @@ class InvalidFilterError(PromptregError, ValueError):
         where = "" if self.position is None else f" at character {self.position + 1}"
         return (
             f"cannot read {self.expression!r}{where}: {self.reason}; "
-            "a filter reads like: metric.accuracy > 0.9 and (hp.lr <= 0.3 or alias = prod)"
+            f"{self.remedy or 'a filter reads like: ' + _FILTER}"
         )
 
 
@@ -549,6 +552,7 @@ class MissingDependencyError(PromptregError, ImportError):
 
 
 _LONGEST_SHOWN = 80
+_FILTER = "metric.accuracy > 0.9 and (hp.lr <= 0.3 or alias = prod)"
 
 
 def _schema_error(database: str, current: str | None, required: str, newer: bool) -> SchemaError:

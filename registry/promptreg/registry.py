@@ -9,12 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from promptreg.canaries import Canary
 from promptreg.database import Database, NewVersion, Page
 from promptreg.digests import Digest
-from promptreg.errors import ClosedError, CorruptObjectError, InvalidValueError, StoreError
+from promptreg.errors import (
+    ClosedError,
+    ConflictError,
+    CorruptObjectError,
+    InvalidValueError,
+    StoreError,
+)
 from promptreg.fingerprints import WeightTable
 from promptreg.fitting import check_shape
 from promptreg.names import Reference, check_alias, check_base_name, check_task
@@ -188,13 +194,7 @@ class Registry:
         _check_words("the labels", labels)
         for alias in aliases:
             check_alias(alias)
-        if note is not None and len(note) > _LONGEST_NOTE:
-            raise InvalidValueError(
-                "the note",
-                note,
-                f"it has {len(note):,} characters, and {_LONGEST_NOTE:,} are kept",
-                "say it shorter, or link to it",
-            )
+        _check_texts(template, note)
         known, table = self._known(base)
         prompt = _complete(prompt, known, _plain(hyperparameters or {}), template, tuple(labels))
         check_shape(prompt, known)
@@ -210,36 +210,35 @@ class Registry:
         self._at_once(self._objects.put, [piece for piece in pieces if piece is not None])
         if known.table is not None:
             self._register_base(known, table)
-        version, created = self._database.register(
-            NewVersion(
-                task=task,
-                base=known.fingerprint,
-                digest=Digest.of(tensors),
-                size=len(tensors),
-                manifest=manifest,
-                canary=Digest.of(evidence) if evidence is not None else None,
-                canary_size=len(evidence) if evidence is not None else None,
-                method=prompt.method,
-                task_type=prompt.task_type or TaskType.FEATURE_EXTRACTION,
-                placement=prompt.placement,
-                num_virtual_tokens=prompt.num_virtual_tokens,
-                token_dim=prompt.token_dim,
-                init=prompt.init,
-                parent=parent_ref,
-                note=note,
-                by=self._by,
-                hyperparameters=prompt.hyperparameters,
-                metrics=_plain(metrics or {}),
-                aliases=tuple(aliases),
-                # The manifest names the tensors' digest and the base, so it tells prompts apart.
-                idempotency_key=str(Digest.of(manifest)),
-            )
+        new = NewVersion(
+            task=task,
+            base=known.fingerprint,
+            digest=Digest.of(tensors),
+            size=len(tensors),
+            manifest=manifest,
+            canary=Digest.of(evidence) if evidence is not None else None,
+            canary_size=len(evidence) if evidence is not None else None,
+            method=prompt.method,
+            task_type=prompt.task_type or TaskType.FEATURE_EXTRACTION,
+            placement=prompt.placement,
+            num_virtual_tokens=prompt.num_virtual_tokens,
+            token_dim=prompt.token_dim,
+            init=prompt.init,
+            parent=parent_ref,
+            note=note,
+            by=self._by,
+            hyperparameters=prompt.hyperparameters,
+            metrics=_plain(metrics or {}),
+            aliases=tuple(aliases),
+            # The manifest names the tensors' digest and the base, so it tells prompts apart.
+            idempotency_key=str(Digest.of(manifest)),
         )
+        version, created = self._database.register(new)
         # The version exists since the commit; its record may follow while the caller goes on.
         while self._records and self._records[0].done():
             self._records.popleft()
         self._records.append(self._threads.submit(self._write_record, version, table, manifest))
-        notes = () if created else (f"{version.ref} holds this prompt already",)
+        notes = () if created else _again(version, new)
         return Pushed(version=version, created=created, notes=notes)
 
     def pull(self, reference: str, *, base: str | None = None) -> PulledPrompt:
@@ -287,10 +286,25 @@ class Registry:
             InvalidNameError: It is outside the grammar.
             NotFoundError: There is no such task, version, alias or digest.
             AmbiguousReferenceError: It names several.
+            ConflictError: It names a version for another base model.
         """
         parsed = Reference.parse(reference)
-        at_hand = None if base is None else self._database.base(base)[0].fingerprint
-        return self._database.resolve(parsed, base=at_hand)
+        if base is None:
+            return self._database.resolve(parsed)
+        at_hand = self._database.base(base)[0]
+        version = self._database.resolve(parsed, base=at_hand.fingerprint)
+        if version.base != at_hand.fingerprint:
+            raise ConflictError(
+                f"{version.ref} is for the base model {version.base_name or version.base}",
+                f"{at_hand} was asked for",
+                "leave the base model out, or name a version that is for it",
+            )
+        return version
+
+    def manifest(self, version: PromptVersion) -> Mapping[str, Any]:
+        """Return what was registered of how to use ``version``: template, labels, source and more."""
+        document: dict[str, Any] = json.loads(self._database.manifest(version))
+        return document
 
     show = resolve
 
@@ -482,9 +496,36 @@ def _complete(
     )
 
 
+def _again(version: PromptVersion, new: NewVersion) -> tuple[str, ...]:
+    """Return what a push of a prompt that is there already did, and what it did not do."""
+    notes = [f"{version.ref} holds this prompt already"]
+    if new.metrics:
+        notes.append("its metrics were brought up to date")
+    if new.aliases:
+        notes.append(f"{', '.join(new.aliases)} now stands for it")
+    kept = (("note", version.note, new.note), ("parent", version.parent, new.parent))
+    notes += [
+        f"its {name} stays {before!r}"
+        for name, before, now in kept
+        if now is not None and now != before
+    ]
+    return tuple(notes)
+
+
 def _check_words(what: str, words: Sequence[str]) -> None:
     if isinstance(words, str):
         raise InvalidValueError(what, words, "a text is no list of texts", f"pass [{words!r}]")
+
+
+def _check_texts(template: str | None, note: str | None) -> None:
+    if template is not None and template.count("{text}") != 1:
+        reason = "the input has no one place in it"
+        raise InvalidValueError(
+            "the template", template, reason, "write {text} once, where it goes"
+        )
+    if note is not None and len(note) > _LONGEST_NOTE:
+        reason = f"it has {len(note):,} characters, and {_LONGEST_NOTE:,} are kept"
+        raise InvalidValueError("the note", note, reason, "say it shorter, or link to it")
 
 
 def _plain(values: Mapping[str, Scalar]) -> dict[str, Scalar]:

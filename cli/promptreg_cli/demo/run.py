@@ -56,7 +56,13 @@ def run(directory: Path | None = None) -> None:
     quiet_transformers()
     if directory is None:
         directory = Path(tempfile.mkdtemp(prefix="promptreg-demo-"))
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = directory.absolute()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise click.ClickException(f"{directory} is not empty; name a new or an empty folder")
+    except OSError as error:
+        raise click.ClickException(f"cannot use {directory}: {error.strerror}") from error
     with _inside(directory):
         _say(f"Everything happens in {directory}: a SQLite database and a folder of objects.")
         shutil.copytree(base_directory(), "base", dirs_exist_ok=True)

@@ -30,6 +30,8 @@ _LARGEST_ID = 2**31
 _FEW = 500
 """So many versions are looked up one by one faster than all are gone through."""
 
+_AGAIN = "repeat the query whose page it was, with the same task, filter and order"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
@@ -195,9 +197,9 @@ def _read_cursor(after: str, query: Query, parts: Sequence[Stretch]) -> _Cursor:
     try:
         mark, cursor = _cursor_of(after, parts)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidFilterError(after, "it is no page's 'next'") from error
+        raise InvalidFilterError(after, "it is no page's 'next'", None, _AGAIN) from error
     if mark != query.mark:
-        raise InvalidFilterError(after, "that page belongs to another query")
+        raise InvalidFilterError(after, "that page belongs to another query", None, _AGAIN)
     return cursor
 
 

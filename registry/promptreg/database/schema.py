@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -88,6 +88,9 @@ def _upgrade(url: URL, name: str) -> tuple[str | None, str]:
         with translated(name), engine.begin() as connection:
             _wait_for_others(connection)
             before = MigrationContext.configure(connection).get_current_revision()
+            if before is None and inspect(connection).has_table("prompts"):
+                reason = "its tables are there, and the revision of its schema is not"
+                raise DatabaseUnavailableError(name, reason, "restore it from a backup")
             if is_older(before):
                 command.upgrade(configuration(connection), HEAD)
                 _check_foreign_keys(connection, name)

@@ -73,6 +73,7 @@ def attach(
     try:
         from promptreg.models.anatomy import examine
         from promptreg.models.canary import replay_canary
+        from promptreg.models.noticing import notice
         from promptreg.models.prompted import PromptedModel
         from promptreg.models.virtual import check_fit, load_virtual_tokens
     except ImportError as error:
@@ -83,6 +84,7 @@ def attach(
         reference=pulled.version.ref if pulled else None,
         expected=str(pulled.base) if pulled else None,
         policy=chosen,
+        notes=notice(anatomy),
     )
     if pulled is not None and chosen in _ACCEPTED:
         report = _check_base(pulled, anatomy, report, cache=cache)

@@ -39,6 +39,7 @@ def seq2seq_arguments(
             cache did.
     """
     if rows.key_values is not None:
+        _check_padding(anatomy, arguments)
         return {**arguments, **_decoder_arguments(rows, arguments)}
     return {**arguments, **_encoder_arguments(anatomy, rows, arguments)}
 
@@ -69,11 +70,13 @@ def seq2seq_generation(anatomy: Anatomy, rows: VirtualRows, settings: "Settings"
                 "cache cannot begin with them",
                 "leave cache_implementation out",
             )
+        _check_padding(anatomy, arguments)
         return {**arguments, "input_ids": ids, **_decoder_arguments(rows, arguments)}
     ready = _encoder_arguments(anatomy, rows, {**arguments, "input_ids": ids})
     if arguments.get("encoder_outputs") is None:
         with torch.no_grad():
             arguments["encoder_outputs"] = anatomy.model.get_encoder()(
+                input_ids=None,  # FSMT's encoder demands it
                 inputs_embeds=ready["inputs_embeds"],
                 attention_mask=ready["attention_mask"],
                 output_attentions=settings["output_attentions"],
@@ -82,6 +85,19 @@ def seq2seq_generation(anatomy: Anatomy, rows: VirtualRows, settings: "Settings"
             )
     arguments.pop("inputs_embeds", None)
     return {**arguments, "input_ids": ids, "attention_mask": ready.get("attention_mask")}
+
+
+def _check_padding(anatomy: Anatomy, arguments: dict[str, Any]) -> None:
+    """Return if padding cannot change what the encoder makes of a row, which gets the text as it is."""
+    mask = arguments.get("attention_mask")
+    if not anatomy.counts_padding or mask is None or arguments.get("encoder_outputs") is not None:
+        return
+    if bool((mask[:, 0] == 0).any()):
+        raise AttachError(
+            f"a row of this batch begins with padding, which a {type(anatomy.model).__name__} counts as "
+            "positions: the row would get other outputs than alone",
+            "pad on the right",
+        )
 
 
 def _encoder_arguments(

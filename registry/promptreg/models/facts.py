@@ -5,13 +5,14 @@ from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from promptreg.bases import BaseModel
 from promptreg.digests import Digest
 from promptreg.errors import UnreadableBaseModelError
 from promptreg.fingerprints import Part, TensorRecord, WeightTable
 from promptreg.models.canonical import Naming
+from promptreg.models.key_shapes import count_layers, decoder_config, key_value_heads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,7 +89,8 @@ def tabulate(
 
 def describe(model: "PreTrainedModel", table: WeightTable, origin: Origin) -> BaseModel:
     """Return the base model ``model`` (or its skeleton), whose weights are in ``table``."""
-    config = model.config.get_text_config(decoder=True)
+    config = decoder_config(model.config)
+    heads, width = key_value_heads(config)
     embedding = next(record for record in table.records if record.part is Part.EMBEDDING)
     numbers = Counter[str]()
     for record in table.records:
@@ -104,9 +106,8 @@ def describe(model: "PreTrainedModel", table: WeightTable, origin: Origin) -> Ba
         encoder_decoder=bool(getattr(model.config, "is_encoder_decoder", False)),
         token_dim=embedding.shape[-1],
         vocab_size=embedding.shape[0],
-        num_layers=_first(model.config, "num_decoder_layers", "decoder_layers")
-        or _first(config, "num_hidden_layers"),
-        key_value_dim=_key_value_dim(config),
+        num_layers=count_layers(config),
+        key_value_dim=heads * width,
         parameters=numbers.total(),
         dtype=numbers.most_common(1)[0][0],
         source=origin.source,
@@ -150,15 +151,3 @@ def _tokenizer(directory: Path) -> Digest | None:
 
 def _values(record: TensorRecord) -> tuple[str, tuple[int, ...], str]:
     return record.dtype, record.shape, record.digest
-
-
-def _key_value_dim(config: Any) -> int:
-    heads = _first(config, "num_attention_heads")
-    width = _first(config, "head_dim", "d_kv") or (config.hidden_size // heads if heads else 0)
-    return width * (_first(config, "num_key_value_heads", "num_kv_heads") or heads)
-
-
-def _first(config: Any, *names: str) -> int:
-    """Return the first of these settings that ``config`` has a number for, else 0."""
-    values = (getattr(config, name, None) for name in names)
-    return next((value for value in values if isinstance(value, int)), 0)

@@ -53,13 +53,13 @@ def freeze(model: nn.Module) -> None:
                 module.training = False
             for _, parameter in _own(module):
                 if parameter.requires_grad:
-                    parameter.requires_grad_(requires_grad=False)
+                    parameter.requires_grad_(False)
 
 
 def thaw(model: nn.Module) -> None:
     """Undo one ``freeze``: the last one gives each parameter and module back what the first one took.
 
-    What was set by others in the meantime stays: a module in training mode, a parameter that requires a gradient.
+    What others set in the meantime stays: a module in training mode, a parameter that requires a gradient.
     """
     with _lock:
         before = _frozen.get(model)

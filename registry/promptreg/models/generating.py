@@ -6,6 +6,7 @@ streamers, the result.
 """
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy
 from promptreg.models.batches import Batch, check_window, past_length, read_batch
-from promptreg.models.inputs import prompted_positions, virtual_embeddings
+from promptreg.models.inputs import check_padding, prompted_positions, virtual_embeddings
 from promptreg.models.placing import Alignment, Layout, lay_out
 from promptreg.models.prefilling import PrefilledDynamicCache, PrefilledStaticCache
 from promptreg.models.virtual import VirtualRows
@@ -142,8 +143,9 @@ def decoder_generation(
 
     Raises:
         AttachError: Text, prompt and new tokens do not fit into the model's window, or the cache does not
-            belong to the text.
+            belong to the text; or the base model cannot generate from embeddings.
     """
+    _check_takes_embeddings(anatomy)
     past = past_length(settings.arguments.get("past_key_values"), rows.length)
     mask = batch.mask
     length = batch.length if mask is None else mask.shape[1]
@@ -158,6 +160,7 @@ def decoder_generation(
         alignment=Alignment.RIGHT,
         after_first=rows.after_first,
     )
+    check_padding(anatomy, layout, batch)
     if past is not None:
         _check_past(past, length, mask)
     text = batch.embedded(anatomy)
@@ -230,6 +233,21 @@ def _right_aligned(batch: Batch) -> Tensor:
         return batch.ids  # type: ignore[return-value]
     own = batch.mask[:, -batch.length :]
     return batch.ids.gather(1, own.argsort(dim=1, stable=True))
+
+
+def _check_takes_embeddings(anatomy: Anatomy) -> None:
+    """Return if the base model's ``generate`` can begin with embeddings, and they are all that it looks at."""
+    name = type(anatomy.model).__name__
+    prepare: Any = anatomy.model.prepare_inputs_for_generation
+    if "inputs_embeds" not in inspect.signature(prepare).parameters:
+        reason = f"{name}.generate takes token ids alone, and virtual tokens have none"
+    elif anatomy.per_layer_embeddings:
+        reason = (
+            f"{name}.generate, given embeddings, leaves out what each layer looks up by token ids"
+        )
+    else:
+        return
+    raise AttachError(reason, "call the prompted model, one new token at a time")
 
 
 def _check_past(past: int, length: int, mask: Tensor | None) -> None:

@@ -12,7 +12,7 @@ from promptreg.models.placing import Alignment, Layout, lay_out, positions
 from promptreg.models.prefilling import PrefilledDynamicCache
 from promptreg.models.virtual import VirtualRows
 
-__all__ = ["forward_arguments", "prompted_positions", "virtual_embeddings"]
+__all__ = ["check_padding", "forward_arguments", "prompted_positions", "virtual_embeddings"]
 
 _IGNORED_LABEL = -100
 
@@ -47,12 +47,13 @@ def forward_arguments(
         after_first=rows.after_first,
         limit=anatomy.window if anatomy.kind is Kind.ENCODER else None,
     )
+    check_padding(anatomy, layout, batch)
     ready = dict(arguments)
-    text = batch.embedded(anatomy)
     if rows.key_values is not None:
         ready["past_key_values"] = _prefilled(anatomy, rows, layout, arguments)
-        ready["inputs_embeds"] = layout.text_order(text)
+        ready.update(_text_in_order(anatomy, batch, layout))
     else:
+        text = batch.embedded(anatomy)
         ready["inputs_embeds"] = layout.merge(virtual_embeddings(rows, text), text)
     if batch.mask is not None or rows.mask is not None:
         ready["attention_mask"] = layout.mask(batch.rows, batch.device)
@@ -60,6 +61,22 @@ def forward_arguments(
     ready.update(_per_token(anatomy, rows, batch, layout, arguments))
     ready.update(_logits_to_keep(anatomy, rows, layout, arguments))
     return ready, layout
+
+
+def check_padding(anatomy: Anatomy, layout: Layout, batch: Batch) -> None:
+    """Return if padding cannot change what the base model makes of a row.
+
+    Raises:
+        AttachError: A row begins with padding, and the base model counts it or runs over it.
+    """
+    if not anatomy.counts_padding or layout.source is None:
+        return
+    if bool((layout.mask(batch.rows, batch.device)[:, 0] == 0).any()):
+        raise AttachError(
+            f"a row of this batch begins with padding, which a {type(anatomy.model).__name__} does not leave "
+            "out: the row would get other outputs than alone",
+            "pass rows one by one, or rows of one length",
+        )
 
 
 def prompted_positions(given: Tensor, rows: VirtualRows, layout: Layout, count: int) -> Tensor:
@@ -93,10 +110,23 @@ def prompted_positions(given: Tensor, rows: VirtualRows, layout: Layout, count: 
 
 
 def _alignment(anatomy: Anatomy) -> Alignment:
-    if anatomy.kind is Kind.ENCODER:
+    # XLNet classifies by the last column too, though each token sees all.
+    last = anatomy.pooled and getattr(anatomy.model.config, "summary_type", None) == "last"
+    if anatomy.kind is Kind.ENCODER and not last:
         return Alignment.LEFT
     # A decoder that classifies reads its last column, which must then be each row's last token.
     return Alignment.RIGHT if anatomy.pooled else Alignment.AS_GIVEN
+
+
+def _text_in_order(anatomy: Anatomy, batch: Batch, layout: Layout) -> dict[str, Tensor]:
+    """Return the text beside a prompt of keys and values.
+
+    As ids if possible, because some decoders look more up by them than the embeddings (Gemma 3n). But a
+    classifier would look for padding among them, and an encoder would count positions by them.
+    """
+    if batch.ids is not None and anatomy.kind is Kind.DECODER and not anatomy.pooled:
+        return {"input_ids": layout.text_order(batch.ids)}
+    return {"inputs_embeds": layout.text_order(batch.embedded(anatomy))}
 
 
 def _continued(
@@ -122,6 +152,7 @@ def _continued(
         alignment=_alignment(anatomy),
         after_first=rows.after_first,
     )
+    check_padding(anatomy, layout, batch)
     mask = ready["attention_mask"] = layout.mask(batch.rows, batch.device)
     if given is None and "position_ids" in anatomy.accepts:
         ready["position_ids"] = positions(mask)[:, -batch.length :]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StaticCache
+from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
+from promptreg.errors import AttachError
 from promptreg.models.virtual import KeyValues
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-__all__ = ["PrefilledDynamicCache", "PrefilledStaticCache"]
+__all__ = ["PrefilledDynamicCache", "PrefilledStaticCache", "check_read"]
 
 
 class _Prefilled(_Base):
@@ -40,7 +41,14 @@ class _Prefilled(_Base):
             layout: How prompt and text stand beside each other.
         """
         self._layout = layout
-        self._waiting = dict(enumerate(key_values))
+        # Layers at the end may read an earlier layer's keys (Gemma 3n): they have no place of their own here.
+        own = len(self.layers) or len(key_values)
+        self._waiting = dict(enumerate(key_values[:own]))
+
+    @property
+    def unread(self) -> int:
+        """How many layers have not taken their part of the prompt."""
+        return len(self._waiting)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -74,6 +82,25 @@ class PrefilledDynamicCache(_Prefilled, DynamicCache):
 
 class PrefilledStaticCache(_Prefilled, StaticCache):
     """A cache of a fixed size that begins with a prompt."""
+
+
+def check_read(cache: object) -> None:
+    """Return if the base model read the prompt that its cache began with.
+
+    Args:
+        cache: What the base model was called with as its cache; one without a prompt passes.
+
+    Raises:
+        AttachError: Some of its layers take no cache, so that they ran without their prompt.
+    """
+    if isinstance(cache, EncoderDecoderCache):
+        cache = cache.self_attention_cache
+    if isinstance(cache, _Prefilled) and cache.unread:
+        raise AttachError(
+            f"the prompt is keys and values, and {cache.unread} layers of the base model read none from a "
+            "cache: they ran without their prompt",
+            "use a prompt of embeddings (prompt tuning) on this model",
+        )
 
 
 def _merge(prompt: Tensor, text: Tensor, layout: "Layout") -> Tensor:

@@ -21,6 +21,7 @@ from promptreg.models.generating import (
 )
 from promptreg.models.inputs import forward_arguments
 from promptreg.models.outputs import without_virtual
+from promptreg.models.prefilling import check_read
 from promptreg.models.reports import AttachReport
 from promptreg.models.views import with_parameters
 from promptreg.models.virtual import VirtualTokens
@@ -42,7 +43,7 @@ class PromptedModel:
     The base model is frozen and otherwise untouched: it can be used bare at any time, and further prompts can
     be attached to it, each of which is a view of its own. While one is attached, a call is refused if a module
     of the base model is in training mode, or if one of its parameters requires a gradient or was changed since
-    (but for writes through ``.data``, which only attaching again sees). The last ``detach`` gives modules and
+    (but for a write through ``.data``, which leaves no trace). The last ``detach`` gives modules and
     parameters back what attaching took.
 
     It cannot be copied or pickled: only one attached by ``attach`` was proved to fit.
@@ -115,8 +116,8 @@ class PromptedModel:
             [B, heads, T, S] look at the virtual tokens too. At padding, it is undefined.
 
         Raises:
-            AttachError: The prompt is detached, the base model is not frozen any more or has other weights, text
-                and prompt do not fit into its window, or an argument does not fit the text.
+            AttachError: The prompt is detached, the base model is not frozen any more or has other weights,
+                text and prompt do not fit into its window, or an argument does not fit the text.
         """
         self._check()
         arguments.update(input_ids=input_ids, attention_mask=attention_mask)
@@ -165,6 +166,7 @@ class PromptedModel:
         rows = self._virtual.rows(batch.rows)
         ready, layout = decoder_generation(self._anatomy, rows, batch, settings)
         output = self._model.generate(**ready)
+        check_read(ready.get("past_key_values"))
         return finish(output, batch, layout, cached=rows.key_values is not None)
 
     def detach(self) -> None:
@@ -203,7 +205,7 @@ class PromptedModel:
         # Both copy and pickle come here. A copy would hold on to a base model that nobody froze for it.
         raise AttachError(
             "an attached prompt cannot be copied or pickled",
-            "attach the prompt again, in the other process if there is one: what Registry.pull gives can be pickled",
+            "attach the prompt again, in the other process if there is one",
         )
 
     def __repr__(self) -> str:
@@ -226,6 +228,7 @@ class PromptedModel:
         rows = self._virtual.rows(batch.rows)
         ready, layout = forward_arguments(self._anatomy, rows, batch, arguments)
         output = self._call(**ready, return_dict=True)
+        check_read(ready.get("past_key_values"))
         if layout is not None:
             cached = rows.key_values is not None
             without_virtual(output, layout, cached=cached, pooled=self._anatomy.pooled)
@@ -235,12 +238,17 @@ class PromptedModel:
         """Run an encoder-decoder."""
         rows = self._virtual.rows(_count_rows(arguments))
         ready = seq2seq_arguments(self._anatomy, rows, arguments)
-        return self._call(**ready, return_dict=True)
+        output = self._call(**ready, return_dict=True)
+        check_read(ready.get("past_key_values"))
+        return output
 
     def _generate_seq2seq(self, settings: Settings) -> Any:
         """Generate with an encoder-decoder."""
         rows = self._virtual.rows(_count_rows(settings.arguments))
-        return self._model.generate(**seq2seq_generation(self._anatomy, rows, settings))
+        ready = seq2seq_generation(self._anatomy, rows, settings)
+        output = self._model.generate(**ready)
+        check_read(ready.get("past_key_values"))
+        return output
 
 
 def _count_rows(arguments: dict[str, Any]) -> int:

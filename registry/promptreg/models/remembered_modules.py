@@ -4,11 +4,11 @@ A weight's storage, its version counter and a few of its values are compared. Th
 ``tensor.data += delta``, which is how PEFT merges an adapter, leaves it as it is; and data pointers are used
 again: ``model.half().float()`` may put other values where the old ones lay.
 
-What is not seen is a write through ``.data`` that touches few values, such as ``weight.data[7] = 0``: nothing short
-of reading every row would tell, and the embedding's rows alone take longer than all the rest.
+What is not seen is a write through ``.data`` that touches few values, such as ``weight.data[7] = 0``: nothing
+short of reading every row would tell, and the embedding's rows alone take longer than all the rest.
 """
 
-import random
+import secrets
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ __all__ = ["ModuleState", "recall", "remember"]
 
 _Places = tuple[tuple[int], tuple[int], int]
 _WITNESSES = 64
-_OFFSET = random.random()  # where the witnesses lie differs by process, so that no write misses them for ever
+# Where the witnesses lie differs by process, so that no write misses them for ever.
+_OFFSET = secrets.randbelow(2**16) / 2**16
 
 
 class ModuleState:
@@ -93,12 +94,12 @@ def _facts(weights: "Sequence[tuple[str, torch.Tensor]]") -> list[tuple[object, 
 def _spread(tensor: "torch.Tensor") -> _Places:
     """Return the size, stride and offset of a few elements that lie evenly over the memory of ``tensor``."""
     if not tensor.numel():
-        return (0,), (1,), tensor.storage_offset()
+        return (0,), (1,), 0
     room = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     count = min(_WITNESSES, room)
     stride = room // count
     stride -= 1 - stride % 2  # odd, or in matrices of even width all might lie in one column
-    return (count,), (stride,), tensor.storage_offset() + int(_OFFSET * stride)
+    return (count,), (stride,), int(_OFFSET * stride)
 
 
 def _gather(
@@ -109,8 +110,8 @@ def _gather(
 
     parts: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
     with torch.no_grad():
-        for (_, tensor), place in zip(weights, places, strict=True):
-            few = tensor.as_strided(*place)
+        for (_, tensor), (size, stride, offset) in zip(weights, places, strict=True):
+            few = tensor.as_strided(size, stride, tensor.storage_offset() + offset)
             parts.setdefault((tensor.dtype, tensor.device), []).append(few)
         return [
             torch.cat(some).view(torch.uint8).cpu().numpy().tobytes() for some in parts.values()

@@ -38,6 +38,7 @@ class AttachReport:
         compared: How many tensors were compared.
         conversions: What was converted to fit the model's dtype and device, a phrase each.
         canary: How the recorded outputs compare; None if they were not replayed.
+        notes: What weights do not show, but may change outputs, a phrase each: forward hooks, say.
         seconds: How long attaching took.
     """
 
@@ -50,6 +51,7 @@ class AttachReport:
     compared: int = 0
     conversions: tuple[str, ...] = ()
     canary: CanaryOutcome | None = None
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -58,6 +60,8 @@ class AttachReport:
             checks.append(str(self.canary))
         if self.conversions:
             checks.append(f"the prompt was converted: {', '.join(self.conversions)}")
+        if self.notes:
+            checks.append(f"note: {', '.join(self.notes)}")
         return (
             f"attached {self.reference or 'an unregistered prompt'} in {1000 * self.seconds:.1f} ms "
             f"(policy {self.policy}): {'; '.join(checks)}"

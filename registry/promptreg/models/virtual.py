@@ -94,6 +94,7 @@ def check_fit(prompt: SoftPrompt, anatomy: Anatomy) -> None:
 
     Raises:
         IncompatibleModelError: It has not. No policy overrides this.
+        AttachError: The base model has no place for prompts of this kind.
     """
     if prompt.task_type in _KINDS and anatomy.kind is not _KINDS[prompt.task_type]:
         _refuse(
@@ -105,6 +106,12 @@ def check_fit(prompt: SoftPrompt, anatomy: Anatomy) -> None:
             _refuse(
                 f"a base model with token_dim {prompt.token_dim}",
                 f"a {type(anatomy.model).__name__} with token_dim {anatomy.token_dim}",
+            )
+        if anatomy.per_layer_embeddings:
+            raise AttachError(
+                f"each layer of a {type(anatomy.model).__name__} looks tokens up by their ids once more, and "
+                "virtual tokens have no ids",
+                "use a prompt of keys and values (prefix tuning) on this model",
             )
         return
     widths = [heads * width for heads, width in anatomy.key_values]

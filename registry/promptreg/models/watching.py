@@ -17,7 +17,7 @@ class Watch:
 
     Of each parameter it is the identity, the address and the version counter: so an optimizer's step, a state
     that was loaded, a write in place, and parameters, data or layers that were replaced are all seen. A write
-    through ``.data`` (``weight.data[0] = 1``) leaves the three as they are, and is not: attaching again sees it.
+    through ``.data`` (``weight.data[0] = 1``) leaves the three as they are, and is not.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -36,15 +36,16 @@ class Watch:
         modules = _walk(self._model)
         for module in modules:
             if module.training:
+                path = self._path(module)
                 raise self._refuse(
-                    f"{self._path(module) or 'a module of it'} is in training mode",
+                    f"{f'its {path}' if path else 'it'} is in training mode",
                     "call eval() on the base model",
                 )
             for name, parameter in _own(module):
                 if parameter.requires_grad:
                     path = self._path(module)
                     raise self._refuse(
-                        f"{path}.{name} requires a gradient".lstrip("."),
+                        f"its {f'{path}.{name}'.lstrip('.')} requires a gradient",
                         "call requires_grad_(False) on it",
                     )
         facts = _facts(modules)
@@ -56,7 +57,7 @@ class Watch:
 
     def _refuse(self, found: str, remedy: str) -> AttachError:
         return AttachError(
-            f"the base model is frozen while a prompt is attached, and its {found}",
+            f"the base model is frozen while a prompt is attached, and {found}",
             f"{remedy}, or detach the prompt to train the base model",
         )
 
@@ -66,7 +67,9 @@ class Watch:
     def _changed(self, facts: _Facts) -> str:
         """Return the names of the parameters that are not what they were, the first few of them."""
         changed = {
-            key for key in facts.keys() | self._facts.keys() if facts.get(key) != self._facts.get(key)
+            key
+            for key in facts.keys() | self._facts.keys()
+            if facts.get(key) != self._facts.get(key)
         }
         names = [
             f"{path}.{name}".lstrip(".")

@@ -77,8 +77,13 @@ def pair_of(
         num_virtual_tokens=TOKENS,
         **_SETTINGS.get(kind, {}),
     )
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as directory:
+    with (
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory() as directory,
+        torch.random.fork_rng(),
+    ):
         warnings.simplefilter("ignore")  # PEFT's own, about what it saves
+        torch.manual_seed(0)  # PEFT draws from the generator that everybody draws from
         made: Any = peft.get_peft_model(copy.deepcopy(base), config).eval()
         _fill(made)
         made.save_pretrained(directory)

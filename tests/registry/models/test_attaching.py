@@ -2,8 +2,10 @@
 
 import copy
 import gc
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -49,11 +51,14 @@ def re_embedded(base: PreTrainedModel) -> PreTrainedModel:
 
 
 def ask(prompted: Any) -> torch.Tensor:
-    arguments: dict[str, Any] = left_padded()
-    if prompted.config.is_encoder_decoder:
-        arguments["decoder_input_ids"] = right_padded(4, 4, 4)["input_ids"]
-    logits: torch.Tensor = prompted(**arguments).logits
+    logits: torch.Tensor = prompted(**left_padded(), **decoder_inputs(prompted)).logits
     return logits
+
+
+def decoder_inputs(prompted: Any) -> dict[str, Any]:
+    if not prompted.config.is_encoder_decoder:
+        return {}
+    return {"decoder_input_ids": right_padded(4, 4, 4)["input_ids"]}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -224,6 +229,10 @@ def test_casts_are_in_the_report() -> None:
         assert prompted.report.conversions == ("float32 to bfloat16, nothing lost",)
 
 
+def count_hooks(base: PreTrainedModel) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in base.modules())
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("method", ["PROMPT_TUNING", "PREFIX_TUNING"])
 def test_detaching_leaves_the_base_model_as_it_was(name: str, method: str) -> None:
@@ -232,7 +241,7 @@ def test_detaching_leaves_the_base_model_as_it_was(name: str, method: str) -> No
     next(base.parameters()).requires_grad_(requires_grad=False)
     flags = {n: p.requires_grad for n, p in base.named_parameters()}
     weights = {n: t.clone() for n, t in base.state_dict().items()}
-    attributes, config = set(vars(base)), base.config.to_dict()
+    attributes, config, hooks = set(vars(base)), base.config.to_dict(), count_hooks(base)
     prompted = promptreg.attach(base, pair.prompt, policy="unchecked")
     assert not any(parameter.requires_grad for parameter in base.parameters())
     assert not base.training
@@ -245,7 +254,7 @@ def test_detaching_leaves_the_base_model_as_it_was(name: str, method: str) -> No
     assert all(tensor.equal(weights[n]) for n, tensor in base.state_dict().items())
     assert set(vars(base)) == attributes
     assert base.config.to_dict() == config
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in base.modules())
+    assert count_hooks(base) == hooks
 
 
 def test_the_base_model_stays_usable_bare() -> None:
@@ -277,6 +286,145 @@ def test_training_the_base_model_is_refused_while_a_prompt_is_attached() -> None
             prompted.train()
         assert prompted.eval() is prompted
         assert prompted.train(mode=False) is prompted
+
+
+def step_with_old_gradients(base: Any) -> None:
+    torch.optim.AdamW(base.parameters(), lr=0.1).step()
+
+
+def load_a_state(base: Any) -> None:
+    base.load_state_dict({n: t + 1 for n, t in base.state_dict().items()})
+
+
+def write_in_place(base: Any) -> None:
+    with torch.no_grad():
+        base.lm_head.weight[3, 3] += 1
+
+
+def replace_data(base: Any) -> None:
+    base.lm_head.weight.data = base.lm_head.weight.data + 1
+
+
+def replace_a_parameter(base: Any) -> None:
+    weight = base.lm_head.weight.detach() + 1
+    base.lm_head.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+
+def replace_a_layer(base: Any) -> None:
+    base.model.layers[0] = base.model.layers[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (step_with_old_gradients, r"model\.embed_tokens\.weight, .* and \d+ more"),
+        (load_a_state, r"model\.embed_tokens\.weight, .* and \d+ more"),
+        (write_in_place, r"lm_head\.weight"),
+        (replace_data, r"lm_head\.weight"),
+        (replace_a_parameter, r"lm_head\.weight"),
+        (replace_a_layer, r"\d+ parameters are gone"),
+    ],
+)
+def test_weights_that_changed_while_a_prompt_was_attached_are_not_run(
+    change: Callable[[Any], None], name: str
+) -> None:
+    pair = pair_of("llama", "PROMPT_TUNING")
+    base: Any = copy.deepcopy(pair.base)
+    pulled = pull(base, pair.prompt)
+    base(**right_padded()).logits.sum().backward()
+    with promptreg.attach(base, pulled) as prompted:
+        ask(prompted)
+        change(base)
+        for call in (prompted, prompted.generate):
+            with pytest.raises(AttachError, match=f"weights changed .*: {name}; detach and"):
+                call(**right_padded())
+    with pytest.raises(IncompatibleModelError):
+        promptreg.attach(base, pulled)
+
+
+@pytest.mark.parametrize("path", ["", "model.layers.1.self_attn"])
+def test_a_base_model_in_training_mode_is_not_run(path: str) -> None:
+    pair = pair_of("llama", "PROMPT_TUNING")
+    base: Any = copy.deepcopy(pair.base)
+    with promptreg.attach(base, pair.prompt, policy="unchecked") as prompted:
+        base.get_submodule(path).train()
+        for call in (prompted, prompted.generate):
+            with pytest.raises(AttachError, match=f"{path or 'it'} is in training mode; call eval"):
+                call(**right_padded())
+        base.eval()
+        ask(prompted)
+
+
+def test_detaching_keeps_what_was_set_while_the_prompt_was_attached() -> None:
+    pair = pair_of("llama", "PROMPT_TUNING")
+    base: Any = copy.deepcopy(pair.base)
+    base.eval().requires_grad_(requires_grad=False)
+    with promptreg.attach(base, pair.prompt, policy="unchecked"):
+        base.model.train()
+        base.lm_head.requires_grad_()
+    assert all(module.training for module in base.model.modules())
+    assert not base.training
+    assert [n for n, p in base.named_parameters() if p.requires_grad] == ["lm_head.weight"]
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_attached_prompt_is_not_copied(duplicate: Callable[[object], object]) -> None:
+    pair = pair_of("llama", "PROMPT_TUNING")
+    with promptreg.attach(pair.base, pair.prompt, policy="unchecked") as prompted:
+        with pytest.raises(AttachError, match="attach the prompt again, in the other process"):
+            duplicate(prompted)
+        ask(prompted)
+
+
+def test_what_is_no_prompt_says_how_to_get_one() -> None:
+    pair = pair_of("llama", "PROMPT_TUNING")
+    pulled = pull(pair.base, pair.prompt)
+    for wrong, words in (
+        (None, r"not a NoneType; registry\.pull\('TASK'\) fetches it"),
+        ("sst2", r"not a str; registry\.pull\('sst2'\) fetches it"),
+        (pulled.version, r"not a PromptVersion; registry\.pull\('sst2@3'\) fetches it"),
+    ):
+        with pytest.raises(AttachError, match=words):
+            promptreg.attach(pair.base, wrong)  # type: ignore[arg-type]
+
+
+def test_a_remembered_fingerprint_need_not_be_believed() -> None:
+    pair = pair_of("llama", "PROMPT_TUNING")
+    base: Any = copy.deepcopy(pair.base)
+    pulled = pull(base, pair.prompt)
+    base.model.embed_tokens.weight.data[7] = 0
+    with pytest.raises(IncompatibleModelError):
+        promptreg.attach(base, pulled, cache=False)
+    with pytest.raises(IncompatibleModelError):
+        promptreg.attach(base, pulled)
+
+
+def test_what_weights_do_not_show_is_noted() -> None:
+    pair = pair_of("llama", "PROMPT_TUNING")
+    base: Any = copy.deepcopy(pair.base)
+    with promptreg.attach(base, pair.prompt, policy="unchecked") as prompted:
+        assert prompted.report.notes == ()
+        assert "note" not in str(prompted.report)
+    base.model.norm.register_forward_hook(lambda *_: None)
+    base.model.layers[1].mlp.forward = base.model.layers[0].mlp.forward
+    base.config.num_hidden_layers = 1
+    with promptreg.attach(base, pair.prompt, policy="unchecked") as prompted:
+        assert prompted.report.notes == (
+            "model.norm has forward hooks",
+            "model.layers.1.mlp has a forward pass of its own in place of its class's",
+            "it has 2 layers, and its config says 1",
+        )
+        assert "note: model.norm has forward hooks" in str(prompted.report)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_ordinary_base_model_has_nothing_to_note(name: str) -> None:
+    pair = pair_of(name, "PROMPT_TUNING")
+    base = copy.deepcopy(pair.base)
+    with promptreg.attach(base, pair.prompt, policy="unchecked") as prompted:
+        prompted(**left_padded(), output_hidden_states=True, **decoder_inputs(prompted))
+    with promptreg.attach(base, pair.prompt, policy="unchecked") as prompted:
+        assert prompted.report.notes == ()
 
 
 def test_a_detached_prompt_says_so() -> None:

@@ -1,6 +1,7 @@
 """A canary knows an honest rounding of its base model from another base model."""
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -115,11 +116,12 @@ def test_recording_leaves_the_base_model_as_it_was() -> None:
     pair = pair_of("mixtral", "PROMPT_TUNING")
     base = copy.deepcopy(pair.base).train()
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in base.modules()]
     promptreg.record_canary(base, pair.prompt)
     assert all(tensor.equal(before[name]) for name, tensor in base.state_dict().items())
     assert all(parameter.requires_grad for parameter in base.parameters())
     assert all(module.training for module in base.modules())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in base.modules())
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in base.modules()]
 
 
 @pytest.mark.parametrize("rounding", [FOUR_BITS, EIGHT_BITS])
@@ -191,6 +193,75 @@ def test_a_pulled_prompt_brings_its_canary() -> None:
     assert promptreg.replay_canary(pair.base, pull(pair.base, pair.prompt, canary)).passed
     with pytest.raises(CanaryError, match="the canary of sst2@3 failed: none was recorded"):
         promptreg.replay_canary(pair.base, pull(pair.base, pair.prompt))
+
+
+GOOD: dict[str, Any] = {
+    "input_ids": ((1, 2), (3,)),
+    "positions": ((0, 1), (4, 5)),
+    "outputs": ((0.5, 0.25), (1.0, -1.0)),
+    "dtype": "float32",
+    "tolerance": 0.25,
+}
+INFINITE = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("tolerance", INFINITE, "tolerance is inf: it must be above 0 and at most 0.5"),
+        ("tolerance", 1e9, "tolerance is"),
+        ("tolerance", 0.0, "tolerance is"),
+        ("tolerance", -0.1, "tolerance is"),
+        ("tolerance", float("nan"), "tolerance is nan"),
+        ("tolerance", "0.1", "tolerance is '0.1'"),
+        ("input_ids", (), "input_ids have no rows"),
+        ("input_ids", ((), (3,)), "input_ids have an empty row"),
+        ("input_ids", ((1, 2), (-1,)), "input_ids hold -1: they must be whole numbers"),
+        ("input_ids", ((1, 2), (2**63,)), "input_ids hold"),
+        ("input_ids", ((1, 2), (True,)), "input_ids hold True"),
+        ("input_ids", ((1, 2), (1.5,)), "input_ids hold 1.5"),
+        ("input_ids", ((1, 2),), r"different numbers of rows, \[1, 2\]"),
+        ("positions", ((0, 1), (4, -1)), "positions hold -1"),
+        ("positions", ((0, 1), (4,)), "different numbers of outputs in each row"),
+        ("positions", ((0,), (4,)), "different numbers of outputs in each row"),
+        ("outputs", ((0.5, 0.25),), "different numbers of rows"),
+        ("outputs", ((0.5, 0.25), (1.0, INFINITE)), "outputs hold inf: they must be finite"),
+        ("outputs", ((0.5, 0.25), (1.0, float("nan"))), "outputs hold nan"),
+        ("outputs", ((0.5, 0.25), (1.0, 1e39)), "outputs hold"),
+        ("dtype", "", "dtype is ''"),
+        ("dtype", 7, "dtype is 7"),
+    ],
+)
+def test_a_canary_that_any_model_or_none_would_pass_is_refused(
+    field: str, value: Any, words: str
+) -> None:
+    assert Canary.from_bytes(Canary(**GOOD).to_bytes()) == Canary(**GOOD)
+    with pytest.raises(ValueError, match=words):
+        Canary(**GOOD | {field: value})
+    stored = json.dumps({"format": "promptreg.canary/1"} | GOOD | {field: value}).encode()
+    with pytest.raises(ValueError, match=words):
+        Canary.from_bytes(stored)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b'{"format":"promptreg.canary/1"}',
+        *(
+            json.dumps({"format": "promptreg.canary/1"} | GOOD | {field: value}).encode()
+            for field in ("input_ids", "positions", "outputs")
+            for value in (None, 5, "ab", {"a": 1}, [1], [[None]], [["1"]], [[[1]]])
+        ),
+    ],
+)
+def test_bytes_that_are_no_canary_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (the words differ, and json has its own)
+        Canary.from_bytes(data)
 
 
 def test_an_outcome_says_how_far_off_it_is() -> None:

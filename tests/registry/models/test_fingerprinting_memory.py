@@ -169,6 +169,22 @@ def test_an_unchanged_module_is_not_hashed_again() -> None:
     assert from_module(model, cache=False) is not known
 
 
+def test_what_is_found_without_the_memory_is_remembered() -> None:
+    model = make("qwen3")
+    known = from_module(model)
+    found = from_module(model, cache=False)
+    assert found is not known
+    assert from_module(model) is found
+
+
+def test_rows_that_were_written_through_data_are_seen_if_they_are_many() -> None:
+    model: Any = make("qwen3")
+    known = from_module(model)
+    rows = model.model.embed_tokens.weight.data
+    rows[len(rows) // 2 :] = 0.5
+    assert from_module(model).fingerprint != known.fingerprint
+
+
 def test_running_a_module_does_not_make_it_forgotten() -> None:
     model = make("qwen3")
     known = from_module(model)
@@ -251,8 +267,8 @@ def test_memory_that_is_used_again_is_not_taken_for_the_weight_that_was_there() 
     seen = set()
     for value in range(50):
         norm.weight = None
-        values = torch.ones(32)
-        values[5] = value  # no witness; the version stays, and often the address does too
+        values = torch.ones(4096)
+        values[5] = value  # hardly a witness; the version stays, and often the address does too
         norm.weight = torch.nn.Parameter(values)
         seen.add(from_module(model).fingerprint)
     assert len(seen) == 50
