@@ -194,6 +194,23 @@ def test_a_database_of_a_newer_schema(shell: Shell) -> None:
     assert refused(shell, "list").endswith("upgrade promptreg itself")
 
 
+def test_a_database_that_lost_its_revision(shell: Shell) -> None:
+    shell("list")
+    with sqlite3.connect(shell.home / "promptreg.db") as connection:
+        connection.execute("DELETE FROM alembic_version")
+    assert "the revision of its schema is not" in refused(shell, "list")
+
+
+def test_a_page_of_another_query(shell: Shell) -> None:
+    assert "repeat the query" in refused(shell, "list", "--after", "xyz")
+
+
+def test_a_demo_in_a_folder_that_is_in_use(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    assert "is not empty" in refused(shell, "demo", "--directory", "full")
+
+
 def test_a_database_server_that_does_not_answer(shell: Shell) -> None:
     shell.environment = {"PROMPTREG_DATABASE_URL": "postgresql://user:secret@127.0.0.1:9/p"}
     line = refused(shell, "list")

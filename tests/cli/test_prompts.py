@@ -1,8 +1,11 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cli_shell import Shell
+from promptreg_cli.demo.bases import wrong_base
 
 
 @pytest.fixture
@@ -98,3 +101,63 @@ def test_completion_offers_registered_names(monkeypatch: pytest.MonkeyPatch) -> 
     assert next(i.value for i in BASE.shell_complete(ctx, param, "ba")) == "base"
     monkeypatch.setenv("PROMPTREG_DATABASE_URL", "sqlite:////nowhere/at/all.db")
     assert REFERENCE.shell_complete(ctx, param, "") == []
+
+
+def test_a_base_that_contradicts_the_reference_is_refused(
+    filled: Shell, base: Path, tmp_path: Path
+) -> None:
+    wrong_base(base, tmp_path / "other")
+    filled("base", "add", "other")
+    for words in (("show", "words/shout@1"), ("yank", "words/shout@1", "--reason", "z")):
+        assert "was asked for" in filled(*words, "--base", "other", code=1).stderr
+    assert filled.json("show", "words/shout@1")[0]["yanked"] is None
+
+
+def test_a_directory_names_its_base_model_everywhere(filled: Shell, base: Path) -> None:
+    assert filled.json("show", "words/reverse@prod", "--base", base)[0]["version"] == 1
+    assert "is words/reverse@1" in filled("alias", "words/reverse@1", "best", "--base", base).stdout
+    assert filled.json("base", "show", base)[0]["name"] == "base"
+
+
+def test_show_tells_template_and_labels(shell: Shell, base: Path, shout: Path) -> None:
+    words = ("--template", "{text}?", "--label", "yes", "--label", "no")
+    shell("push", shout, "--task", "t", "--base", base, "--no-canary", *words)
+    assert "yes, no" in shell("show", "t").stdout
+    assert shell.json("show", "t")[0]["template"] == "{text}?"
+
+
+def test_a_narrow_terminal_keeps_the_references(
+    filled: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptreg_cli import output
+
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(output, "is_terminal", lambda _stream: True)
+    lines = filled("list").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        "words/reverse@2",
+        "words/shout@1",
+        "words/reverse@1",
+    ]
+    assert max(map(len, lines)) <= 40
+
+
+def test_a_full_disk_behind_the_output_is_one_line(filled: Shell) -> None:
+    assert filled.home.exists()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "promptreg_cli", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "Error: cannot write the output: No space left on device\n"
+
+
+def test_a_closed_output_is_no_traceback(filled: Shell) -> None:
+    assert filled.home.exists()
+    command = f"{sys.executable} -m promptreg_cli list >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr

@@ -28,6 +28,30 @@ def test_pushing_the_same_prompt_again_is_the_version_that_exists(
     assert len(shell.json("list")) == 1
 
 
+def test_a_push_that_found_its_prompt_says_what_it_did(
+    shell: Shell, base: Path, reverse: Path
+) -> None:
+    push = ("push", reverse, "--task", "t", "--base", base, "--no-canary")
+    shell(*push, "--note", "first")
+    said = shell(*push, "--note", "second", "--metric", "f1=0.5", "--alias", "prod").stderr
+    assert "its metrics were brought up to date" in said
+    assert "prod now stands for it" in said
+    assert "its note stays 'first'" in said
+
+
+def test_a_canary_can_follow(shell: Shell, base: Path, reverse: Path) -> None:
+    push = ("push", reverse, "--task", "t", "--base", base)
+    shell(*push, "--no-canary")
+    shell(*push)
+    shell("check", "t", "--base", base, "--canary")
+
+
+def test_a_template_has_one_place_for_the_text(shell: Shell, base: Path, reverse: Path) -> None:
+    push = ("push", reverse, "--task", "t", "--base", base, "--no-canary")
+    for template in ("no place", "", "{text}{text}"):
+        assert "{text} once" in shell(*push, "--template", template, code=1).stderr
+
+
 def test_a_prompt_is_pushed_on_a_base_by_its_name_and_by_its_fingerprint(
     shell: Shell, base: Path, reverse: Path
 ) -> None:

@@ -70,7 +70,9 @@ class DatabaseContract:
 
     def test_the_beginning_of_two_fingerprints_is_ambiguous(self, database: Database) -> None:
         digits = str(GEMMA.fingerprint).removeprefix("bfp1:")[:10]
-        twin = replace(GEMMA, fingerprint=type(GEMMA.fingerprint)(f"bfp1:{digits:0<64}"), name=None)
+        twin = replace(
+            GEMMA, table=None, fingerprint=type(GEMMA.fingerprint)(f"bfp1:{digits:0<64}"), name=None
+        )
         add_bases(database, twin)
         with pytest.raises(AmbiguousReferenceError, match="write more digits"):
             database.base(f"bfp1:{digits}")
