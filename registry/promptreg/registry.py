@@ -258,8 +258,11 @@ class Registry:
 
         version = self.resolve(reference, base=base)
         digests = [version.digest] + ([version.canary] if version.canary is not None else [])
-        data, *evidence = self._at_once(self._fetch, digests)
+        fetched = [self._threads.submit(self._fetch, digest) for digest in digests]
+        # The database answers while the store does.
         manifest = self._database.manifest(version)
+        known = self.base(str(version.base))
+        data, *evidence = (each.result() for each in fetched)
         described = read_manifest(manifest, load_tensors(data), where=str(version.manifest))
         found = described.prompt
         if (described.tensors, described.base, found.method, found.num_virtual_tokens) != (
@@ -275,7 +278,7 @@ class Registry:
         return PulledPrompt(
             version=version,
             prompt=described.prompt,
-            base=self.base(str(version.base)),
+            base=known,
             canary=self._read_canary(version, *evidence),
         )
 
