@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import promptreg
-from real.bbc import accuracy
+from real.bbc import TEMPLATE, TOPICS, accuracy
 from real.gemma import PERTURBED
 from real.sides import Side
 from real.training import TOKENS, Trained
@@ -28,8 +28,9 @@ def test_what_was_pushed_is_found_by_what_made_it(
     where = "metric.accuracy > 0.5 and hp.learning_rate < 1 and alias = prod"
     (listed,) = training_side.json("list", "bbc/*", "--where", where)
     (shown,) = training_side.json("show", _REF)
-    assert listed == shown
+    assert {key: shown[key] for key in listed} == listed
     assert shown["ref"] == "bbc/topic@1"
+    assert (shown["template"], tuple(shown["labels"])) == (TEMPLATE, TOPICS)
     assert shown["base"] == str(promptreg.from_files(base).fingerprint)
     assert (shown["method"], shown["tokens"], shown["token_dim"]) == ("prompt-tuning", TOKENS, 640)
     assert shown["metrics"] == {"accuracy": trained.accuracy}
