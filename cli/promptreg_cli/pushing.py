@@ -114,9 +114,10 @@ def _record(at: Path | None, prompt: "SoftPrompt", base: "BaseModel | str") -> "
     """Run the base model with the prompt on a few inputs, if it is at hand."""
     if at is None or isinstance(base, str):
         return None
-    from promptreg.fitting import check_shape
+    from promptreg.fitting import check_shape, for_base
     from promptreg.models import load_base, record_canary
 
+    prompt = for_base(prompt, base)
     check_shape(prompt, base)  # before any weights are loaded
     with output.working(
         "recording the canary: the base model runs with the prompt (--no-canary: not)"

@@ -1,10 +1,12 @@
 """Whether a prompt's shape fits a base model: what can be told without any weights."""
 
+from dataclasses import replace
+
 from promptreg.bases import BaseModel
 from promptreg.errors import IncompatibleModelError
 from promptreg.prompts import Method, SoftPrompt, TaskType
 
-__all__ = ["check_shape"]
+__all__ = ["check_shape", "for_base"]
 
 
 def check_shape(prompt: SoftPrompt, base: BaseModel) -> None:
@@ -25,6 +27,14 @@ def check_shape(prompt: SoftPrompt, base: BaseModel) -> None:
         raise IncompatibleModelError(
             f"a base model with {wanted}", f"{base} with {found}", "incompatible"
         )
+
+
+def for_base(prompt: SoftPrompt, base: BaseModel) -> SoftPrompt:
+    """Return ``prompt`` with its task, which the base model's kind tells where the file did not."""
+    if prompt.task_type is not None:
+        return prompt
+    told = TaskType.SEQ_2_SEQ_LM if base.encoder_decoder else TaskType.CAUSAL_LM
+    return replace(prompt, task_type=told)
 
 
 _ONE_KIND = {TaskType.CAUSAL_LM, TaskType.SEQ_2_SEQ_LM}

@@ -22,7 +22,7 @@ from promptreg.errors import (
     StoreError,
 )
 from promptreg.fingerprints import WeightTable
-from promptreg.fitting import check_shape
+from promptreg.fitting import check_shape, for_base
 from promptreg.names import Reference, check_alias, check_base_name, check_task
 from promptreg.prompts import PromptVersion, PulledPrompt, Scalar, SoftPrompt, TaskType
 from promptreg.settings import Locations, cache_directory
@@ -487,12 +487,8 @@ def _complete(
     labels: tuple[str, ...],
 ) -> SoftPrompt:
     """Return ``prompt`` with what its file did not say."""
-    task_type = prompt.task_type
-    if task_type is None:
-        task_type = TaskType.SEQ_2_SEQ_LM if base.encoder_decoder else TaskType.CAUSAL_LM
     return replace(
-        prompt,
-        task_type=task_type,
+        for_base(prompt, base),
         hyperparameters={**prompt.hyperparameters, **hyperparameters},
         template=template if template is not None else prompt.template,
         labels=labels or prompt.labels,

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from cli_shell import Shell
+from registry.models.architectures import make
 
 
 def test_push_prints_the_reference_and_the_digest(shell: Shell, base: Path, reverse: Path) -> None:
@@ -37,6 +38,18 @@ def test_a_push_that_found_its_prompt_says_what_it_did(
     assert "its metrics were brought up to date" in said
     assert "prod now stands for it" in said
     assert "its note stays 'first'" in said
+
+
+def test_an_array_on_an_encoder_decoder_is_a_prompt_for_its_encoder(
+    shell: Shell, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    make("t5").save_pretrained(tmp_path / "t5")
+    np.save(tmp_path / "p.npy", np.full((2, 32), 0.5, dtype=np.float32))
+    shell("push", "p.npy", "--task", "t", "--base", "t5")
+    (shown,) = shell.json("show", "t")
+    assert (shown["task_type"], shown["canary"]) == ("SEQ_2_SEQ_LM", True)
 
 
 def test_a_canary_can_follow(shell: Shell, base: Path, reverse: Path) -> None:
