@@ -117,6 +117,8 @@ class Registry:
 
     def flush(self) -> None:
         """Return when the record of everything that was pushed here lies beside its objects."""
+        if self._pool is None or self._pool[0] != os.getpid():
+            return  # nothing was pushed here: after a fork, what is waiting is the parent's
         while self._records:
             self._records.popleft().result()
 
