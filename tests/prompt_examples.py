@@ -8,9 +8,12 @@ import numpy as np
 
 from promptreg.bases import BaseModel
 from promptreg.fingerprints import Fingerprint
-from promptreg.prompts import Method, Placement, SoftPrompt, Tensor
+from promptreg.prompts import Method, Placement, SoftPrompt, Tensor, Vote
 
-__all__ = ["base_model", "prompt_of", "raw_safetensors", "soft_prompt", "tensor"]
+__all__ = ["PEFT_METHODS", "base_model", "prompt_of", "raw_safetensors", "soft_prompt", "tensor"]
+
+PEFT_METHODS = tuple(method for method in Method if method is not Method.ENSEMBLE)
+"""The methods that PEFT has too."""
 
 
 def tensor(*shape: int, dtype: str = "F32", seed: int = 0) -> Tensor:
@@ -49,6 +52,16 @@ def prompt_of(method: Method, **fields: Any) -> SoftPrompt:
             "prefix_task_rows": tensor(2, 1, 8, seed=2),
         }
         fields = {"tensors": tensors} | fields
+    elif method is Method.ENSEMBLE:
+        tensors = {
+            "members.0.prompt_embeddings": tensor(3, 8),
+            "members.1.prompt_embeddings": tensor(1, 8, seed=1),
+        }
+        fields = {
+            "tensors": tensors,
+            "members": ("sst2@3", "sst2@5"),
+            "vote": Vote.MAJORITY,
+        } | fields
     return soft_prompt(method=method, **fields)
 
 

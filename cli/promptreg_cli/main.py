@@ -69,9 +69,9 @@ def main(ctx: click.Context, database_url: str | None, objects_url: str | None) 
 
 def _add_commands() -> None:
     # Below main, since each command's module needs what stands above.
-    from promptreg_cli import administration, bases, prompts, pulling, pushing
+    from promptreg_cli import administration, bases, ensembles, prompts, pulling, pushing
 
-    for module in (pushing, pulling, prompts, bases, administration):
+    for module in (pushing, ensembles, pulling, prompts, bases, administration):
         for command in module.COMMANDS:
             main.add_command(command)
 

@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from promptreg.prompts import PromptVersion, Scalar
+    from promptreg.pushing import Pushed
 
 __all__ = [
     "as_json",
@@ -20,6 +21,7 @@ __all__ = [
     "note",
     "number",
     "progress",
+    "pushed",
     "table",
     "version_fields",
     "when",
@@ -115,6 +117,22 @@ def working(description: str) -> Iterator[None]:
 
     with Console(stderr=True).status(description):
         yield
+
+
+def pushed(result: "Pushed", *, as_json_lines: bool) -> None:
+    """Print what came of a push."""
+    version = result.version
+    for line in result.notes:
+        note(line)
+    if as_json_lines:
+        keys = ("ref", "task", "version", "digest", "base")
+        fields = version_fields(version)
+        as_json({key: fields[key] for key in keys} | {"created": result.created})
+    else:
+        verb = "pushed" if result.created else "found"
+        click.echo(
+            f"{verb} {version.ref}  {version.digest}  on {version.base_name or version.base}"
+        )
 
 
 def version_fields(version: "PromptVersion") -> dict[str, Any]:

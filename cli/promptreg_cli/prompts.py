@@ -77,6 +77,8 @@ def show(settings: Settings, reference: str, base: str | None, as_json_lines: bo
         version = registry.show(reference, base=at_hand.registered(base))
         manifest = registry.manifest(version)
     use = {key: manifest[key] for key in ("template", "labels")}
+    ensemble = manifest.get("ensemble", {"members": [], "vote": None})
+    use |= {key: ensemble[key] for key in ("members", "vote")}
     if as_json_lines:
         output.as_json(output.version_fields(version) | use)
         return
@@ -84,6 +86,8 @@ def show(settings: Settings, reference: str, base: str | None, as_json_lines: bo
         *_facts(version),
         ("template", use["template"] or ""),
         ("labels", ", ".join(use["labels"])),
+        ("members", ", ".join(use["members"])),
+        ("vote", use["vote"] or ""),
     ]
     rows = [(name, " ".join(text.split())) for name, text in facts if text]
     width = max(len(name) for name, _ in rows)

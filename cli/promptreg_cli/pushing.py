@@ -96,24 +96,17 @@ def push(
             canary=_record(at, prompt, known) if canary else None,
             **facts,
         )
-    version = pushed.version
-    for line in (*prompt.notes, *pushed.notes):
+    for line in prompt.notes:
         output.note(line)
-    if as_json_lines:
-        keys = ("ref", "task", "version", "digest", "base")
-        fields = output.version_fields(version)
-        output.as_json({key: fields[key] for key in keys} | {"created": pushed.created})
-    else:
-        verb = "pushed" if pushed.created else "found"
-        click.echo(
-            f"{verb} {version.ref}  {version.digest}  on {version.base_name or version.base}"
-        )
+    output.pushed(pushed, as_json_lines=as_json_lines)
 
 
 def _record(at: Path | None, prompt: "SoftPrompt", base: "BaseModel | str") -> "Canary | None":
     """Run the base model with the prompt on a few inputs, if it is at hand."""
-    if at is None or isinstance(base, str):
-        return None
+    from promptreg.prompts import Method
+
+    if at is None or isinstance(base, str) or prompt.method is Method.ENSEMBLE:
+        return None  # an ensemble's members have canaries of their own
     from promptreg.fitting import check_shape, for_base
     from promptreg.models import load_base, record_canary
 

@@ -8,12 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promptreg.answers import Answer
     from promptreg.bases import BaseModel
     from promptreg.canaries import Canary
     from promptreg.digests import Digest
     from promptreg.errors import PromptregError
     from promptreg.fingerprints import Comparison, Fingerprint, Verdict, WeightTable, compare
+    from promptreg.inference import Follower, follow
     from promptreg.models import (
+        AttachedPrompt,
         AttachReport,
         PromptedModel,
         attach,
@@ -31,32 +34,39 @@ if TYPE_CHECKING:
         SoftPrompt,
         TaskType,
         Tensor,
+        Vote,
     )
-    from promptreg.registry import Pushed, Registry
+    from promptreg.pushing import Pushed
+    from promptreg.registry import Registry
 
 _MODULES = {
+    "Answer": "answers",
     "AttachReport": "models",
+    "AttachedPrompt": "models",
     "BaseModel": "bases",
     "Canary": "canaries",
     "Comparison": "fingerprints",
     "Digest": "digests",
     "Fingerprint": "fingerprints",
+    "Follower": "inference",
     "Method": "prompts",
     "Placement": "prompts",
     "PromptVersion": "prompts",
     "PromptedModel": "models",
     "PromptregError": "errors",
     "PulledPrompt": "prompts",
-    "Pushed": "registry",
+    "Pushed": "pushing",
     "Reference": "names",
     "Registry": "registry",
     "SoftPrompt": "prompts",
     "TaskType": "prompts",
     "Tensor": "prompts",
     "Verdict": "fingerprints",
+    "Vote": "prompts",
     "WeightTable": "fingerprints",
     "attach": "models",
     "compare": "fingerprints",
+    "follow": "inference",
     "from_files": "models",
     "from_module": "models",
     "record_canary": "models",
@@ -64,12 +74,15 @@ _MODULES = {
 }
 
 __all__ = [
+    "Answer",
     "AttachReport",
+    "AttachedPrompt",
     "BaseModel",
     "Canary",
     "Comparison",
     "Digest",
     "Fingerprint",
+    "Follower",
     "Method",
     "Placement",
     "PromptVersion",
@@ -83,9 +96,11 @@ __all__ = [
     "TaskType",
     "Tensor",
     "Verdict",
+    "Vote",
     "WeightTable",
     "attach",
     "compare",
+    "follow",
     "from_files",
     "from_module",
     "record_canary",
@@ -96,7 +111,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(f"promptreg.{_MODULES[name]}"), name)
-    if name in {"artifacts", "errors"}:
+    if name in {"artifacts", "errors", "inference"}:
         return import_module(f"promptreg.{name}")
     raise AttributeError(f"module 'promptreg' has no attribute {name!r}")
 

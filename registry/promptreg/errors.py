@@ -24,6 +24,7 @@
   * IncompatibleModelError
   * CanaryError
   * AttachError
+  * NonFiniteError
   * CorruptObjectError
   * StoreError
     - StoreUnavailableError (also ConnectionError)
@@ -65,6 +66,7 @@ __all__ = [
     "InvalidValueError",
     "LossyBaseModelError",
     "MissingDependencyError",
+    "NonFiniteError",
     "NotFoundError",
     "ObjectNotFoundError",
     "ObjectTooLargeError",
@@ -399,6 +401,32 @@ class AttachError(PromptregError):
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.remedy}"
+
+
+class NonFiniteError(PromptregError):
+    """Some rows of a batch got outputs that are no numbers; the others are as they should be.
+
+    Attributes:
+        rows: Which rows.
+        prompts: The name of each one's prompt, None for the bare base model.
+        output: What the batch gave: of use for the other rows.
+    """
+
+    def __init__(
+        self, rows: Sequence[int], prompts: Sequence[str | None], output: object = None
+    ) -> None:
+        super().__init__(rows, prompts, output)
+        self.rows = tuple(rows)
+        self.prompts = tuple(prompts)
+        self.output = output
+
+    def __str__(self) -> str:
+        listed = _choice([f"{row}" for row in self.rows])
+        names = dict.fromkeys(name or "the bare base model" for name in self.prompts)
+        return (
+            f"the outputs of row {listed} are not finite, with {_choice(list(names))}; load the base model "
+            "in a wider dtype, or push a prompt with smaller numbers; the error holds what the others got"
+        )
 
 
 class CorruptObjectError(PromptregError):

@@ -4,18 +4,18 @@ from dataclasses import replace
 
 from promptreg.bases import BaseModel
 from promptreg.errors import IncompatibleModelError
-from promptreg.prompts import Method, SoftPrompt, TaskType
+from promptreg.prompts import Placement, SoftPrompt, TaskType
 
 __all__ = ["check_shape", "for_base"]
 
 
 def check_shape(prompt: SoftPrompt, base: BaseModel) -> None:
-    """Return if ``prompt`` is as wide (and, for prefix tuning, as deep) as ``base``.
+    """Return if ``prompt`` is as wide (and, where it stands in every layer, as deep) as ``base``.
 
     Raises:
         IncompatibleModelError: It is not, or one is for an encoder-decoder and the other is none.
     """
-    if prompt.method is Method.PREFIX_TUNING:
+    if prompt.placement is Placement.KEY_VALUES:
         wanted = f"{prompt.num_layers} layers and keys {prompt.token_dim} wide"
         found = f"{base.num_layers} layers and keys {base.key_value_dim} wide"
     else:

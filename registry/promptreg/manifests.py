@@ -10,7 +10,7 @@ from promptreg.documents import parse_document, render_document
 from promptreg.errors import InvalidArtifactError
 from promptreg.fingerprints import Fingerprint
 from promptreg.layouts import check_layout
-from promptreg.prompts import Method, Placement, SoftPrompt, TaskType, Tensor
+from promptreg.prompts import Method, Placement, SoftPrompt, TaskType, Tensor, Vote
 
 __all__ = ["MAX_MANIFEST", "Manifest", "manifest_bytes", "read_manifest"]
 
@@ -57,7 +57,7 @@ def manifest_bytes(
         InvalidArtifactError: The prompt cannot be described: its tensors do not fit its numbers, or what it
             says of itself is not JSON or is too long.
     """
-    document = {
+    document: dict[str, Any] = {
         "format": _FORMAT,
         "base": None if base is None else str(base),
         "method": prompt.method,
@@ -73,6 +73,9 @@ def manifest_bytes(
         "source": {"format": prompt.source_format, "config": prompt.source_config},
         "tensors": {"digest": str(tensors), "size": size, "entries": _entries(prompt.tensors)},
     }
+    if prompt.method is Method.ENSEMBLE:
+        # In no other manifest: those that were written before there were ensembles keep their bytes.
+        document["ensemble"] = {"members": list(prompt.members), "vote": prompt.vote}
     try:
         check_layout(prompt)
         data = render_document(document)
@@ -125,11 +128,12 @@ def _read(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Manifes
         task_type=_optional_name(TaskType, _field(document, "task_type", str, None)),
         placement=_name(Placement, _field(document, "placement", str)),
         template=_field(document, "template", str, None),
-        labels=_labels(_field(document, "labels", list)),
+        labels=_texts(document, "labels"),
         init=_field(document, "init", str, None),
         hyperparameters=_hyperparameters(_field(document, "hyperparameters", dict)),
         source_format=_field(source, "format", str, None),
         source_config=_field(source, "config", dict),
+        **_ensemble(document),
     )
     check_layout(prompt)
     return Manifest(
@@ -174,10 +178,22 @@ def _optional_name(kind: type[_Name], found: str | None) -> _Name | None:
     return None if found is None else _name(kind, found)
 
 
-def _labels(found: list[Any]) -> tuple[str, ...]:
-    if not all(isinstance(label, str) for label in found):
-        raise ValueError("its 'labels' are not all texts")
+def _texts(document: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    found = _field(document, key, list)
+    if not all(isinstance(text, str) for text in found):
+        raise ValueError(f"its {key!r} are not all texts")
     return tuple(found)
+
+
+def _ensemble(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what only an ensemble's manifest says."""
+    if "ensemble" not in document:
+        return {}
+    described = _field(document, "ensemble", dict)
+    return {
+        "members": _texts(described, "members"),
+        "vote": _name(Vote, _field(described, "vote", str)),
+    }
 
 
 def _hyperparameters(found: dict[str, Any]) -> dict[str, Any]:

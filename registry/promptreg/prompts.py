@@ -22,6 +22,7 @@ __all__ = [
     "SoftPrompt",
     "TaskType",
     "Tensor",
+    "Vote",
     "Yanked",
 ]
 
@@ -32,13 +33,17 @@ Scalar = bool | int | float | str
 
 
 class Method(StrEnum):
-    """How a prompt was trained, and so what its tensors mean. PEFT's ``peft_type``, in small letters."""
+    """How a prompt was trained, and so what its tensors mean. PEFT's ``peft_type``, in small letters.
+
+    An ensemble was not trained itself, its members were; PEFT knows none.
+    """
 
     PROMPT_TUNING = "prompt-tuning"
     P_TUNING = "p-tuning"
     PREFIX_TUNING = "prefix-tuning"
     MULTITASK_PROMPT_TUNING = "multitask-prompt-tuning"
     CPT = "cpt"
+    ENSEMBLE = "ensemble"
 
 
 class TaskType(StrEnum):
@@ -61,6 +66,15 @@ class Placement(StrEnum):
     """After the first token of the input."""
     KEY_VALUES = "key-values"
     """As keys and values of every layer's attention (prefix tuning)."""
+
+
+class Vote(StrEnum):
+    """How the members of an ensemble come to one answer."""
+
+    MAJORITY = "majority"
+    """The answer that most members give."""
+    MEAN = "mean"
+    """The answer with the highest probability on the average over the members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,15 +119,18 @@ class SoftPrompt:
         tensors: By name. ``prompt_embeddings`` is [P, H], or [P, L * 2 * K] for prefix tuning, laid out
             [layer][key, value][head]; a multitask prompt has ``prefix_task_cols`` [T, P, R] and
             ``prefix_task_rows`` [T, R, H] too. Trained modules of the base (a classifier) keep their
-            names behind ``modules_to_save.``.
-        num_virtual_tokens: P.
+            names behind ``modules_to_save.``. An ensemble has all tensors of its members, those of the first
+            behind ``members.0.``.
+        num_virtual_tokens: P; the sum over an ensemble's members.
         token_dim: H, or K for prefix tuning, as PEFT says it.
-        num_layers: L for prefix tuning, else None.
+        num_layers: L where the virtual tokens are keys and values, else None.
         task_type: What the base model is used for; None if the file does not say (the base does, at push).
         placement: Where the virtual tokens stand.
         template: The text around the input, with ``{text}`` where it goes; None for the bare input.
         labels: The label words of a classification task.
         init: How the prompt was initialised, if known.
+        members: The versions that an ensemble is made of, such as ``sst2@3``, in the order of their tensors.
+        vote: How an ensemble's members come to one answer; None for any other prompt.
         hyperparameters: What it was trained with.
         source_format: The format that it was read from (``peft``, ``npy``, …).
         source_config: That format's own configuration, kept whole so that an export loses nothing.
@@ -131,6 +148,8 @@ class SoftPrompt:
     template: str | None = None
     labels: tuple[str, ...] = ()
     init: str | None = None
+    members: tuple[str, ...] = ()
+    vote: Vote | None = None
     hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
     source_format: str | None = None
     source_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -143,6 +162,9 @@ class SoftPrompt:
         object.__setattr__(self, "placement", Placement(self.placement))
         if self.task_type is not None:
             object.__setattr__(self, "task_type", TaskType(self.task_type))
+        object.__setattr__(self, "members", tuple(self.members))
+        if self.vote is not None:
+            object.__setattr__(self, "vote", Vote(self.vote))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping that cannot be written to cannot be pickled either: what it shows can.

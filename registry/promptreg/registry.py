@@ -3,13 +3,11 @@
 import getpass
 import json
 import logging
-import os
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from promptreg.canaries import Canary
 from promptreg.database import Database, NewVersion, Page
@@ -22,40 +20,30 @@ from promptreg.errors import (
     StoreError,
 )
 from promptreg.fingerprints import WeightTable
-from promptreg.fitting import check_shape, for_base
+from promptreg.fitting import check_shape
 from promptreg.names import Reference, check_alias, check_base_name, check_task
-from promptreg.prompts import PromptVersion, PulledPrompt, Scalar, SoftPrompt, TaskType
+from promptreg.prompts import PromptVersion, PulledPrompt, Scalar, SoftPrompt, TaskType, Vote
+from promptreg.pushing import (
+    Pushed,
+    check_facts,
+    check_words,
+    complete,
+    plain,
+    render_record,
+    say_again,
+)
 from promptreg.settings import Locations, cache_directory
+from promptreg.threads import Threads
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
     from promptreg.bases import BaseModel
     from promptreg.objects import ObjectCache, ObjectStore
 
-__all__ = ["Pushed", "Registry"]
+__all__ = ["Registry"]
 
-_THREADS = 4
-_LONGEST_NOTE = 10_000
 _LOG = logging.getLogger(__name__)
-_A = TypeVar("_A")
-_R = TypeVar("_R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pushed:
-    """What a push did.
-
-    Attributes:
-        version: The registered version.
-        created: False if it was there already: the same prompt for the same task and base model.
-        notes: What a person should know about it.
-    """
-
-    version: PromptVersion
-    created: bool
-    notes: tuple[str, ...] = ()
 
 
 class Registry:
@@ -77,8 +65,7 @@ class Registry:
         self._cache_directory = cache
         self._user = user
         self._tables: dict[Digest, WeightTable] = {}
-        self._records: deque[Future[None]] = deque()
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._threads = Threads()
         self._closed = False
 
     @classmethod
@@ -117,10 +104,7 @@ class Registry:
 
     def flush(self) -> None:
         """Return when the record of everything that was pushed here lies beside its objects."""
-        if self._pool is None or self._pool[0] != os.getpid():
-            return  # nothing was pushed here: after a fork, what is waiting is the parent's
-        while self._records:
-            self._records.popleft().result()
+        self._threads.flush()
 
     def close(self) -> None:
         """Flush, then give back all connections."""
@@ -128,8 +112,7 @@ class Registry:
             return
         self.flush()
         self._closed = True
-        if self._pool is not None and self._pool[0] == os.getpid():
-            self._pool[1].shutdown()
+        self._threads.close()
         if "_objects" in self.__dict__:
             self._objects.close()
         self._opened.close()
@@ -192,13 +175,15 @@ class Registry:
         from promptreg.manifests import manifest_bytes
 
         check_task(task)
-        _check_words("the aliases", aliases)
-        _check_words("the labels", labels)
-        for alias in aliases:
-            check_alias(alias)
-        _check_texts(template, note)
+        check_facts(aliases=aliases, labels=labels, template=template, note=note)
         known, table = self._known(base)
-        prompt = _complete(prompt, known, _plain(hyperparameters or {}), template, tuple(labels))
+        prompt = complete(
+            prompt,
+            known,
+            hyperparameters=hyperparameters or {},
+            template=template,
+            labels=labels,
+        )
         check_shape(prompt, known)
         parent_ref = None if parent is None else self.resolve(parent).ref
         tensors = dump_tensors(prompt.tensors)
@@ -209,7 +194,7 @@ class Registry:
         weights = None if known.table is None else known.table.to_bytes()
         # All objects before any row: a push that fails here has registered nothing, not even its base.
         pieces = [tensors, evidence, weights]
-        self._at_once(self._objects.put, [piece for piece in pieces if piece is not None])
+        self._threads.at_once(self._objects.put, [piece for piece in pieces if piece is not None])
         if known.table is not None:
             self._register_base(known, table)
         new = NewVersion(
@@ -230,18 +215,66 @@ class Registry:
             note=note,
             by=self._by,
             hyperparameters=prompt.hyperparameters,
-            metrics=_plain(metrics or {}),
+            metrics=plain(metrics or {}),
             aliases=tuple(aliases),
             # The manifest names the tensors' digest and the base, so it tells prompts apart.
             idempotency_key=str(Digest.of(manifest)),
         )
         version, created = self._database.register(new)
         # The version exists since the commit; its record may follow while the caller goes on.
-        while self._records and self._records[0].done():
-            self._records.popleft()
-        self._records.append(self._threads.submit(self._write_record, version, table, manifest))
-        notes = () if created else _again(version, new)
+        self._threads.later(self._write_record, version, table, manifest)
+        notes = () if created else say_again(version, new)
         return Pushed(version=version, created=created, notes=notes)
+
+    def push_ensemble(
+        self,
+        members: Sequence[str],
+        *,
+        task: str | None = None,
+        vote: Vote | str = Vote.MAJORITY,
+        base: str | None = None,
+        metrics: Mapping[str, Scalar] | None = None,
+        aliases: Sequence[str] = (),
+        note: str | None = None,
+    ) -> Pushed:
+        """Register the ensemble of prompts that are registered for one task.
+
+        It holds its members' tensors itself, each pinned to the version that its reference names now: it stays
+        whole when an alias moves on or a member is yanked. It records no canary.
+
+        Args:
+            members: Their references, in order: ``sst2@3``, ``sst2@prod``.
+            task: The task whose next version it is; the members' own unless another is named.
+            vote: How they come to one answer: ``majority`` or ``mean``.
+            base: The name or fingerprint of the base model at hand, where a reference needs one.
+            metrics: What it scored.
+            aliases: Names to set on the version, such as ``prod``.
+            note: Free text.
+
+        Raises:
+            InvalidNameError: A name is outside the grammar.
+            InvalidValueError: The members are too few, or one cannot be a member; or there is no such vote.
+            NotFoundError: There is no such prompt, or its object is gone.
+            AmbiguousReferenceError: A reference names several.
+            ConflictError: The members differ in base model, task, placement, task type, template or labels.
+            InvalidArtifactError: They are more tensors, or more bytes, than one prompt may have.
+            CorruptObjectError: The stored bytes of a member are not those that were pushed.
+            StoreError, DatabaseError: One of the two cannot be used; nothing was registered.
+        """
+        from promptreg.ensembles import combine
+
+        check_words("the members", members)
+        check_facts(aliases=aliases, labels=(), template=None, note=note)
+        pulled = [self.pull(reference, base=base) for reference in members]
+        prompt = combine(pulled, vote=vote)
+        return self.push(
+            prompt,
+            task=pulled[0].version.task if task is None else task,
+            base=str(pulled[0].base.fingerprint),
+            metrics=metrics,
+            aliases=aliases,
+            note=note,
+        )
 
     def pull(self, reference: str, *, base: str | None = None) -> PulledPrompt:
         """Return the prompt that ``reference`` names, every byte checked against its digest.
@@ -452,107 +485,10 @@ class Registry:
             raise ClosedError(str(self._opened))
         return self._opened
 
-    @property
-    def _threads(self) -> "ThreadPoolExecutor":
-        from concurrent.futures import ThreadPoolExecutor
-
-        process = os.getpid()
-        if self._pool is None or self._pool[0] != process:
-            # Threads do not survive a fork: a child starts its own, and its parent's records are not its.
-            self._records.clear()
-            self._pool = process, ThreadPoolExecutor(_THREADS, thread_name_prefix="promptreg")
-        return self._pool[1]
-
-    def _at_once(self, step: Callable[[_A], _R], things: Sequence[_A]) -> Sequence[_R]:
-        """Do ``step`` for each thing side by side: each waits for a round trip to the store."""
-        others = [self._threads.submit(step, thing) for thing in things[1:]]
-        try:
-            first = step(things[0])
-        finally:
-            for other in others:
-                other.exception()  # none is still at work when this returns or raises
-        return [first, *(other.result() for other in others)]
-
     def _write_record(self, version: PromptVersion, table: Digest, manifest: bytes) -> None:
         """Describe the version beside its objects, so that the database can be rebuilt from them."""
         try:
-            self._objects.put_record(f"{version.ref}.json", _record(version, table, manifest))
+            record = render_record(version, table, manifest)
+            self._objects.put_record(f"{version.ref}.json", record)
         except StoreError as error:
             _LOG.warning("%s is registered without its record: %s", version.ref, error)
-
-
-def _complete(
-    prompt: SoftPrompt,
-    base: "BaseModel",
-    hyperparameters: Mapping[str, Scalar],
-    template: str | None,
-    labels: tuple[str, ...],
-) -> SoftPrompt:
-    """Return ``prompt`` with what its file did not say."""
-    return replace(
-        for_base(prompt, base),
-        hyperparameters={**prompt.hyperparameters, **hyperparameters},
-        template=template if template is not None else prompt.template,
-        labels=labels or prompt.labels,
-    )
-
-
-def _again(version: PromptVersion, new: NewVersion) -> tuple[str, ...]:
-    """Return what a push of a prompt that is there already did, and what it did not do."""
-    notes = [f"{version.ref} holds this prompt already"]
-    if new.metrics:
-        notes.append("its metrics were brought up to date")
-    if new.aliases:
-        notes.append(f"{', '.join(new.aliases)} now stands for it")
-    kept = (("note", version.note, new.note), ("parent", version.parent, new.parent))
-    notes += [
-        f"its {name} stays {before!r}"
-        for name, before, now in kept
-        if now is not None and now != before
-    ]
-    return tuple(notes)
-
-
-def _check_words(what: str, words: Sequence[str]) -> None:
-    if isinstance(words, str):
-        raise InvalidValueError(what, words, "a text is no list of texts", f"pass [{words!r}]")
-
-
-def _check_texts(template: str | None, note: str | None) -> None:
-    if template is not None and template.count("{text}") != 1:
-        reason = "the input has no one place in it"
-        raise InvalidValueError(
-            "the template", template, reason, "write {text} once, where it goes"
-        )
-    if note is not None and len(note) > _LONGEST_NOTE:
-        reason = f"it has {len(note):,} characters, and {_LONGEST_NOTE:,} are kept"
-        raise InvalidValueError("the note", note, reason, "say it shorter, or link to it")
-
-
-def _plain(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return ``values`` with numpy's and torch's scalars as Python's own."""
-    read = ((name, getattr(value, "item", None)) for name, value in values.items())
-    return {name: values[name] if item is None else item() for name, item in read}
-
-
-def _record(version: PromptVersion, table: Digest, manifest: bytes) -> bytes:
-    document = {
-        "format": "promptreg.record/1",
-        "task": version.task,
-        "version": version.version,
-        "base": {
-            "fingerprint": str(version.base),
-            "name": version.base_name,
-            "table": str(table),
-        },
-        "digest": str(version.digest),
-        "size": version.size,
-        "manifest": manifest.decode(),
-        "canary": None if version.canary is None else str(version.canary),
-        "parent": version.parent,
-        "note": version.note,
-        "pushed_by": version.pushed_by,
-        "pushed_at": version.pushed_at.isoformat(),
-        "metrics": dict(version.metrics),
-    }
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -12,9 +12,9 @@ from promptreg import artifacts
 from promptreg.artifacts import dump_tensors
 from promptreg.bases import BaseModel
 from promptreg.fingerprints import Fingerprint
-from promptreg.prompts import Method, Placement, SoftPrompt, TaskType, Tensor
+from promptreg.prompts import Method, Placement, SoftPrompt, TaskType, Tensor, Vote
 
-__all__ = ["BARE", "BASE", "HALF", "PLAIN", "PROMPTS", "write_all"]
+__all__ = ["BARE", "BASE", "ENSEMBLE", "HALF", "PLAIN", "PROMPTS", "write_all"]
 
 BASE = BaseModel(
     fingerprint=Fingerprint("bfp1:" + "0123456789abcdef" * 4),
@@ -88,7 +88,23 @@ PROMPTS = {
     ),
     "cpt": _prompt(Method.CPT, {"prompt_embeddings": _counting(2, 4)}),
 }
-"""One of each method; written as PEFT directories and in our own form."""
+"""One of each method that PEFT has; written as PEFT directories and in our own form."""
+ENSEMBLE = _prompt(
+    Method.ENSEMBLE,
+    {
+        "members.0.prompt_embeddings": _counting(2, 4),
+        "members.0.modules_to_save.base_model.score.weight": _counting(3, 4, dtype="F16"),
+        "members.1.prompt_embeddings": _counting(1, 4),
+        "members.1.modules_to_save.base_model.score.weight": _counting(3, 4, dtype="F16"),
+    },
+    num_virtual_tokens=3,
+    members=("sst2@3", "sst2@5"),
+    vote=Vote.MEAN,
+    task_type=TaskType.SEQ_CLS,
+    init=None,
+    hyperparameters={},
+)
+"""Written in our own form only."""
 
 
 def _bare(tensor: Tensor, source_format: str) -> SoftPrompt:
@@ -113,6 +129,7 @@ def write_all(directory: Path) -> None:
     for name, prompt in PROMPTS.items():
         artifacts.write(prompt, directory / "peft" / name, "peft", base=BASE)
         artifacts.write(prompt, directory / "safetensors" / name, "safetensors", base=BASE)
+    artifacts.write(ENSEMBLE, directory / "safetensors" / "ensemble", "safetensors", base=BASE)
     artifacts.write(PLAIN, directory / "npy" / "float32.npy", "npy")
     artifacts.write(HALF, directory / "npy" / "float16.npy", "npy")
     (directory / "bare" / "prompt.safetensors").write_bytes(dump_tensors(BARE.tensors))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifacts.released import BARE, BASE, HALF, PLAIN, PROMPTS, write_all
+from artifacts.released import BARE, BASE, ENSEMBLE, HALF, PLAIN, PROMPTS, write_all
 from promptreg import artifacts
 from promptreg.artifacts import load_tensors
 from promptreg.digests import Digest
@@ -29,8 +29,11 @@ def test_there_is_at_least_one_release() -> None:
     assert RELEASES
 
 
+OWN_FORM = PROMPTS | {"ensemble": ENSEMBLE}
+
+
 @pytest.mark.parametrize("name", PROMPTS)
-class TestEveryMethod:
+class TestPeftDirectories:
     def test_its_peft_directory_is_read(self, release: Path, name: str) -> None:
         assert artifacts.read(release / "peft" / name) == PROMPTS[name]
 
@@ -43,14 +46,17 @@ class TestEveryMethod:
         assert found.method == PROMPTS[name].method
         assert found.tensors == PROMPTS[name].tensors
 
-    def test_our_own_form_of_it_is_read(self, release: Path, name: str) -> None:
-        assert artifacts.read(release / "safetensors" / name) == PROMPTS[name]
+
+@pytest.mark.parametrize("name", OWN_FORM)
+class TestOurOwnForm:
+    def test_a_directory_of_it_is_read(self, release: Path, name: str) -> None:
+        assert artifacts.read(release / "safetensors" / name) == OWN_FORM[name]
 
     def test_its_two_objects_are_read(self, release: Path, name: str) -> None:
         data = (release / "safetensors" / name / "prompt.safetensors").read_bytes()
         manifest = (release / "safetensors" / name / "manifest.json").read_bytes()
         found = read_manifest(manifest, load_tensors(data))
-        assert found.prompt == PROMPTS[name]
+        assert found.prompt == OWN_FORM[name]
         assert found.base == BASE.fingerprint
         assert (found.tensors, found.size) == (Digest.of(data), len(data))
 
@@ -90,4 +96,4 @@ def test_what_is_written_now_is_what_the_last_release_wrote(tmp_path: Path) -> N
 
 
 def test_every_method_is_kept() -> None:
-    assert set(PROMPTS) == {method.value for method in Method}
+    assert set(OWN_FORM) == {method.value for method in Method}

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from promptreg.database import Database, schema, upgrade, urls
 from promptreg.database.engine import WRITING, create_engine
 from promptreg.database.orm import Base
 from promptreg.errors import DatabaseUnavailableError
+from promptreg.prompts import Method
 from version_examples import add_bases, push, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +66,80 @@ def test_each_migration_can_be_undone_and_done_again(engine: Engine, empty_url: 
     assert upgrade(empty_url) == (None, schema.HEAD)
     assert set(inspect(engine).get_table_names()) == TABLES
     Database.open(empty_url).close()
+
+
+@pytest.fixture
+def before_ensembles(engine: Engine, empty_url: str) -> str:
+    """A registry of revision 0001 with two versions, of which one is the other's parent."""
+    database = Database.open(empty_url)
+    add_bases(database)
+    push(database, "a", hyperparameters={"lr": 0.3}, aliases=("prod",))
+    push(database, "b", parent="sst2@1", metrics={"accuracy": 0.9})
+    database.close()
+    with engine.begin() as connection:
+        command.downgrade(schema.configuration(connection), "0001")
+    return empty_url
+
+
+def test_a_registry_from_before_ensembles_keeps_its_versions_and_takes_ensembles(
+    engine: Engine, before_ensembles: str
+) -> None:
+    with engine.connect() as connection:
+        before = _constraints_and_rows(connection)
+    statement = text("UPDATE prompts SET method = 'ensemble' WHERE version = 2")
+    with pytest.raises(IntegrityError, match="ck_prompts_method_known"), engine.begin() as writing:
+        writing.execute(statement)
+    assert upgrade(before_ensembles) == ("0001", schema.HEAD)
+    with engine.connect() as connection:
+        assert _constraints_and_rows(connection) == before
+    database = Database.open(before_ensembles)
+    child, parent = resolve(database, "sst2@2"), resolve(database, "sst2@prod")
+    assert (child.parent, child.metrics) == ("sst2@1", {"accuracy": 0.9})
+    assert (parent.ref, parent.hyperparameters) == ("sst2@1", {"lr": 0.3})
+    ensemble = push(database, "c", method=Method.ENSEMBLE)
+    assert (ensemble.ref, ensemble.method) == ("sst2@3", Method.ENSEMBLE)
+    database.close()
+
+
+def test_ensembles_are_not_lost_to_a_downgrade(engine: Engine, before_ensembles: str) -> None:
+    upgrade(before_ensembles)
+    database = Database.open(before_ensembles)
+    push(database, "c", method=Method.ENSEMBLE)
+    database.close()
+    with pytest.raises(IntegrityError, match="ck_prompts_method_known"), engine.begin() as writing:
+        command.downgrade(schema.configuration(writing), "0001")
+    with engine.connect() as connection:
+        assert schema.current_revision(connection) == schema.HEAD
+    database = Database.open(before_ensembles)
+    assert resolve(database, "sst2@3").method is Method.ENSEMBLE
+    database.close()
+
+
+@pytest.mark.parametrize("method", Method)
+def test_every_method_can_be_registered(
+    method: Method, upgraded_url: str, open_database: Callable[[str], Database]
+) -> None:
+    database = open_database(upgraded_url)
+    add_bases(database)
+    assert push(database, method=method).method is method
+
+
+def _constraints_and_rows(connection: Connection) -> tuple[object, ...]:
+    """Return all of ``prompts`` that the migration to ensembles must leave as it was."""
+    look = inspect(connection)
+    checks = {each["name"]: each["sqltext"] for each in look.get_check_constraints("prompts")}
+    checks["ck_prompts_method_known"] = "whatever is known"
+    return (
+        [{**column, "type": str(column["type"])} for column in look.get_columns("prompts")],
+        checks,
+        look.get_pk_constraint("prompts"),
+        sorted(look.get_foreign_keys("prompts"), key=lambda each: str(each["name"])),
+        sorted(look.get_foreign_keys("aliases"), key=lambda each: str(each["name"])),
+        sorted(look.get_unique_constraints("prompts"), key=lambda each: str(each["name"])),
+        sorted(look.get_indexes("prompts"), key=lambda each: str(each["name"])),
+        connection.execute(text("SELECT * FROM prompts ORDER BY id")).all(),
+        connection.execute(text("SELECT * FROM aliases")).all(),
+    )
 
 
 def _with_revision(folder: Path, connection: Connection, steps: str) -> Config:

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
+from prompt_examples import prompt_of
 from promptreg.errors import IncompatibleModelError
 from promptreg.fitting import check_shape
-from promptreg.prompts import Method, SoftPrompt, TaskType, Tensor
+from promptreg.prompts import Method, Placement, SoftPrompt, TaskType, Tensor
 from samples import base_model, soft_prompt
 
 
@@ -15,6 +18,7 @@ def prefix(layers: int, width: int) -> SoftPrompt:
         num_virtual_tokens=2,
         token_dim=width,
         num_layers=layers,
+        placement=Placement.KEY_VALUES,
         task_type=TaskType.CAUSAL_LM,
     )
 
@@ -34,6 +38,17 @@ def test_a_prefix_needs_the_layers_and_the_width_of_the_keys() -> None:
     for wrong in (prefix(3, 4), prefix(2, 8)):
         with pytest.raises(IncompatibleModelError, match="layers"):
             check_shape(wrong, base)
+
+
+def test_an_ensemble_is_judged_by_where_its_members_stand() -> None:
+    ensemble = prompt_of(Method.ENSEMBLE)
+    check_shape(ensemble, base_model(width=8))
+    with pytest.raises(IncompatibleModelError, match=r"token_dim 8.*token_dim 16"):
+        check_shape(ensemble, base_model(width=16))
+    in_layers = replace(ensemble, placement=Placement.KEY_VALUES, token_dim=4, num_layers=2)
+    check_shape(in_layers, base_model(width=16, layers=2, key_value_dim=4))
+    with pytest.raises(IncompatibleModelError, match="3 layers"):
+        check_shape(in_layers, base_model(width=16, layers=3, key_value_dim=4))
 
 
 def test_a_decoder_s_prompt_does_not_fit_an_encoder_decoder() -> None:

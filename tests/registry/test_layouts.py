@@ -3,12 +3,13 @@ from typing import Any
 
 import pytest
 
-from prompt_examples import prompt_of, soft_prompt, tensor
+from prompt_examples import PEFT_METHODS, prompt_of, soft_prompt, tensor
 from promptreg.layouts import check_layout, trained_modules
-from promptreg.prompts import Method, SoftPrompt
+from promptreg.prompts import Method, Placement, SoftPrompt, Tensor, Vote
 
 MULTITASK = prompt_of(Method.MULTITASK_PROMPT_TUNING)
 PREFIX = prompt_of(Method.PREFIX_TUNING)
+ENSEMBLE = prompt_of(Method.ENSEMBLE)
 
 
 def with_tensors(prompt: SoftPrompt, **tensors: Any) -> SoftPrompt:
@@ -16,17 +17,44 @@ def with_tensors(prompt: SoftPrompt, **tensors: Any) -> SoftPrompt:
     return replace(prompt, tensors=kept)
 
 
+def member(index: int, rows: Tensor | None) -> SoftPrompt:
+    return with_tensors(ENSEMBLE, **{f"members.{index}.prompt_embeddings": rows})
+
+
 @pytest.mark.parametrize("method", Method)
 def test_the_tensors_that_a_method_needs_are_enough(method: Method) -> None:
     check_layout(prompt_of(method))
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", PEFT_METHODS)
 def test_trained_modules_may_stand_beside_them(method: Method) -> None:
     name = "modules_to_save.base_model.score.weight"
     prompt = with_tensors(prompt_of(method), **{name: tensor(2, 3, 4)})
     check_layout(prompt)
     assert trained_modules(prompt) == (name,)
+
+
+def test_trained_modules_may_stand_beside_each_member_of_an_ensemble() -> None:
+    name = "members.1.modules_to_save.score.weight"
+    prompt = with_tensors(ENSEMBLE, **{name: tensor(2, 8)})
+    check_layout(prompt)
+    assert trained_modules(prompt) == (name,)
+    for wrong in ("modules_to_save.score.weight", "members.2.modules_to_save.score.weight"):
+        with pytest.raises(ValueError, match=f"{wrong}', which ensemble has no place for"):
+            check_layout(with_tensors(ENSEMBLE, **{wrong: tensor(2, 8)}))
+
+
+def test_the_members_of_an_ensemble_may_be_keys_and_values() -> None:
+    tensors = {
+        "members.0.prompt_embeddings": tensor(3, 3 * 2 * 8),
+        "members.1.prompt_embeddings": tensor(1, 3 * 2 * 8),
+    }
+    prompt = replace(ENSEMBLE, tensors=tensors, placement=Placement.KEY_VALUES, num_layers=3)
+    check_layout(prompt)
+    with pytest.raises(ValueError, match="num_layers is None"):
+        check_layout(replace(prompt, num_layers=None))
+    with pytest.raises(ValueError, match=r"\[3, 32\] was expected"):
+        check_layout(replace(prompt, num_layers=2))
 
 
 def test_a_multitask_prompt_may_have_a_decoders_half() -> None:
@@ -62,6 +90,26 @@ def test_a_multitask_prompt_may_have_a_decoders_half() -> None:
         (with_tensors(MULTITASK, prefix_task_rows=tensor(2, 8)), r"\[tasks, rank, width\]"),
         (with_tensors(MULTITASK, prefix_task_rows=tensor(3, 1, 8)), r"\[3, 4, 1\] was expected"),
         (with_tensors(MULTITASK, prefix_task_cols=tensor(2, 4, 2)), r"\[2, 4, 1\] was expected"),
+        (replace(soft_prompt(), members=("a@1", "a@2")), "only an ensemble has members"),
+        (replace(soft_prompt(), vote=Vote.MEAN), "only an ensemble has members"),
+        (replace(ENSEMBLE, vote=None), "lacks the vote"),
+        (replace(ENSEMBLE, members=()), "at least 2 were expected, each once"),
+        (replace(ENSEMBLE, members=("sst2@3",)), "at least 2 were expected, each once"),
+        (replace(ENSEMBLE, members=("sst2@3", "sst2@3")), "at least 2 were expected, each once"),
+        (replace(ENSEMBLE, members=("sst2@3", "sst2@prod")), "'sst2@prod' is not pinned"),
+        (replace(ENSEMBLE, members=("sst2@3", "sst2")), "'sst2' is not pinned"),
+        (replace(ENSEMBLE, members=("sst2@3", "../sst2@5")), "is no task name"),
+        (replace(ENSEMBLE, members=("a@1", "a@2", "a@3")), r"lacks the tensor 'members\.2\."),
+        (replace(ENSEMBLE, num_virtual_tokens=5), "is 5, and its members have 4"),
+        (replace(ENSEMBLE, token_dim=7), r"\[3, 7\] was expected"),
+        (member(0, tensor(8)), r"\[8, 8\] was expected"),
+        (member(1, tensor(0, 8)), r"\[1, 8\] was expected"),
+        (member(1, None), r"lacks the tensor 'members\.1\.prompt_embeddings'"),
+        (
+            member(2, tensor(4, 8)),
+            r"a tensor 'members\.2\.prompt_embeddings', which ensemble has no",
+        ),
+        (with_tensors(ENSEMBLE, prompt_embeddings=tensor(4, 8)), "which ensemble has no place for"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_sides(prompt: SoftPrompt, reason: str) -> None:

@@ -12,9 +12,10 @@ from promptreg.digests import Digest
 from promptreg.errors import InvalidArtifactError
 from promptreg.fingerprints import Fingerprint
 from promptreg.manifests import MAX_MANIFEST, Manifest, manifest_bytes, read_manifest
-from promptreg.prompts import Method, Placement, SoftPrompt, TaskType
+from promptreg.prompts import Method, Placement, SoftPrompt, TaskType, Vote
 
 BASE = Fingerprint("bfp1:" + "0123456789abcdef" * 4)
+ENSEMBLE = prompt_of(Method.ENSEMBLE)
 PROMPT = soft_prompt(
     template="{text} It was",
     labels=("bad", "good"),
@@ -88,6 +89,17 @@ class TestRoundTrip:
             '"token_dim":2}'
         )
 
+    def test_an_ensemble_has_one_field_that_no_other_prompt_has(self) -> None:
+        document = json.loads(written(ENSEMBLE))
+        assert document.pop("ensemble") == {"members": ["sst2@3", "sst2@5"], "vote": "majority"}
+        assert document.keys() == json.loads(written(PROMPT)).keys()
+
+    @pytest.mark.parametrize("vote", Vote)
+    def test_the_members_and_the_vote_of_an_ensemble_come_back(self, vote: Vote) -> None:
+        prompt = replace(ENSEMBLE, vote=vote)
+        found = read_manifest(written(prompt), prompt.tensors).prompt
+        assert (found.members, found.vote) == (("sst2@3", "sst2@5"), vote)
+
     def test_a_field_of_a_later_release_is_passed_over(self) -> None:
         assert read_manifest(changed(sponsor="acme"), PROMPT.tensors).prompt == PROMPT
 
@@ -123,6 +135,9 @@ class TestWhatCannotBeWritten:
             replace(PROMPT, source_config={"x": {1, 2}}),
             replace(PROMPT, source_config={"x": "\ud800"}),
             replace(PROMPT, template="x" * MAX_MANIFEST),
+            replace(PROMPT, members=("sst2@3", "sst2@5"), vote=Vote.MEAN),
+            replace(ENSEMBLE, vote=None),
+            replace(ENSEMBLE, members=("sst2@3", "sst2@prod")),
         ],
     )
     def test_is_refused_with_the_reason(self, prompt: SoftPrompt) -> None:
@@ -208,6 +223,39 @@ class TestWhatIsRefused:
     )
     def test_a_description_of_other_tensors(self, change: dict[str, object]) -> None:
         refusal(changed(tensors=json.loads(written(PROMPT))["tensors"] | change))
+
+    @pytest.mark.parametrize(
+        "ensemble",
+        [
+            ...,
+            None,
+            [],
+            {},
+            {"members": ["sst2@3", "sst2@5"]},
+            {"members": ["sst2@3", "sst2@5"], "vote": None},
+            {"vote": "mean"},
+            {"members": "sst2@3", "vote": "mean"},
+            {"members": ["sst2@3", 5], "vote": "mean"},
+            {"members": ["sst2@3"], "vote": "mean"},
+            {"members": ["sst2@3", "sst2@3"], "vote": "mean"},
+            {"members": ["sst2@3", "\x1b[2Jsst2@5"], "vote": "mean"},
+        ],
+    )
+    def test_an_ensemble_without_its_members_or_its_vote(self, ensemble: object) -> None:
+        document = json.loads(written(ENSEMBLE)) | {"ensemble": ensemble}
+        data = json.dumps({k: v for k, v in document.items() if v is not ...}).encode()
+        with pytest.raises(InvalidArtifactError, match=r"^the manifest: .+; pull the prompt again"):
+            read_manifest(data, ENSEMBLE.tensors)
+
+    def test_a_vote_of_a_later_release(self) -> None:
+        ensemble = {"members": ["sst2@3", "sst2@5"], "vote": "borda"}
+        data = json.dumps(json.loads(written(ENSEMBLE)) | {"ensemble": ensemble}).encode()
+        with pytest.raises(InvalidArtifactError, match=r"'borda'.*; upgrade promptreg"):
+            read_manifest(data, ENSEMBLE.tensors)
+
+    def test_members_of_what_is_no_ensemble(self) -> None:
+        ensemble = {"members": ["sst2@3", "sst2@5"], "vote": "mean"}
+        assert "only an ensemble has members" in refusal(changed(ensemble=ensemble))
 
     def test_tensors_that_are_not_those_described(self) -> None:
         with pytest.raises(InvalidArtifactError, match="other names, dtypes or shapes"):

@@ -5,6 +5,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from promptreg import errors
 from promptreg.canaries import Canary
 from promptreg.digests import Digest
+from promptreg.ensembles import members_of
+from promptreg.prompts import Method, PromptVersion, Vote
 from promptreg.registry import Registry
 from samples import base_model, soft_prompt
 
@@ -99,6 +102,118 @@ class RegistryContract:
         registry.push(soft_prompt(0), task="t", base=base_model(), aliases=("prod",))
         child = registry.push(soft_prompt(1), task="t", base=base_model(), parent="t@prod")
         assert child.version.parent == "t@1"
+
+    def test_an_ensemble_is_a_version_like_any_other(self, registry: Registry) -> None:
+        members = push_members(registry)
+        metrics: dict[str, Any] = {"accuracy": np.float32(0.75)}
+        pushed = registry.push_ensemble(
+            [member.ref for member in members],
+            vote="mean",
+            metrics=metrics,
+            aliases=("prod",),
+            note="the best three",
+        )
+        version = pushed.version
+        assert (version.ref, pushed.created, version.method) == ("t@4", True, Method.ENSEMBLE)
+        assert (version.num_virtual_tokens, version.token_dim, version.canary) == (6, 8, None)
+        assert (dict(version.metrics), version.note) == ({"accuracy": 0.75}, "the best three")
+        assert registry.list(where="method = ensemble").versions == (version,)
+        pulled = registry.pull("t@prod")
+        assert pulled.version == version
+        assert pulled.prompt.members == ("t@1", "t@2", "t@3")
+        assert pulled.prompt.vote is Vote.MEAN
+        assert pulled.base == registry.base(str(version.base))
+        assert registry.manifest(version)["ensemble"] == {
+            "members": ["t@1", "t@2", "t@3"],
+            "vote": "mean",
+        }
+        for member, found in zip(members, members_of(pulled.prompt), strict=True):
+            assert found.tensors == registry.pull(member.ref).prompt.tensors
+            assert (found.template, found.labels) == ("{text}!", ("yes", "no"))
+
+    def test_an_ensemble_is_pinned_to_what_its_references_named(self, registry: Registry) -> None:
+        push_members(registry)
+        registry.set_alias("t@1", "prod")
+        first = registry.push_ensemble(["t@prod", "t@2"]).version
+        registry.set_alias("t@3", "prod")
+        registry.yank("t@1", reason="leaked")
+        assert registry.pull(first.ref).prompt.members == ("t@1", "t@2")
+        assert registry.push_ensemble(["t@prod", "t@2"]).version.ref == "t@5"
+        with pytest.raises(errors.InvalidValueError, match=r"it was yanked \(leaked\)"):
+            registry.push_ensemble(["t@1", "t@2"])
+
+    def test_the_same_ensemble_again_is_the_version_that_exists(self, registry: Registry) -> None:
+        push_members(registry)
+        first = registry.push_ensemble(["t@1", "t@2"])
+        again = registry.push_ensemble(["t@1", "t@2"], metrics={"f1": 0.5})
+        assert (again.version.ref, again.created) == (first.version.ref, False)
+        assert dict(again.version.metrics) == {"f1": 0.5}
+        assert registry.push_ensemble(["t@2", "t@1"]).version.ref == "t@5"
+        assert registry.push_ensemble(["t@1", "t@2"], vote="mean").version.ref == "t@6"
+
+    def test_an_ensemble_may_be_a_version_of_another_task(self, registry: Registry) -> None:
+        push_members(registry)
+        assert registry.push_ensemble(["t@1", "t@2"], task="a/t").version.ref == "a/t@1"
+
+    def test_an_alias_on_two_bases_is_a_member_of_the_base_at_hand(
+        self, registry: Registry
+    ) -> None:
+        for seed in (0, 9):
+            base = base_model(seed, name=f"base-{seed}")
+            registry.push(soft_prompt(0), task="t", base=base, aliases=("a",))
+            registry.push(soft_prompt(1), task="t", base=base, aliases=("b",))
+        with pytest.raises(errors.AmbiguousReferenceError):
+            registry.push_ensemble(["t@a", "t@b"])
+        version = registry.push_ensemble(["t@a", "t@b"], base="base-9").version
+        assert (version.base_name, registry.pull(version.ref).prompt.members) == (
+            "base-9",
+            ("t@3", "t@4"),
+        )
+        with pytest.raises(errors.ConflictError, match="base model of t@3 is base-9"):
+            registry.push_ensemble(["t@1", "t@3"])
+
+    @pytest.mark.parametrize(
+        ("members", "facts", "error"),
+        [
+            (["t@1"], {}, errors.InvalidValueError),
+            ([], {}, errors.InvalidValueError),
+            ("t@1", {}, errors.InvalidValueError),
+            (["t@1", "t@1"], {}, errors.InvalidValueError),
+            (["t@1", "t@2"], {"vote": "borda"}, errors.InvalidValueError),
+            (["t@1", "t@2"], {"aliases": "prod"}, errors.InvalidValueError),
+            (["t@1", "t@2"], {"aliases": ("7",)}, errors.InvalidNameError),
+            (["t@1", "t@2"], {"task": "No Task"}, errors.InvalidNameError),
+            (["t@1", "t@9"], {}, errors.PromptNotFoundError),
+            (["t@1", "u@1"], {}, errors.ConflictError),
+            (["t@1", "t@4"], {}, errors.InvalidValueError),
+        ],
+    )
+    def test_what_is_no_ensemble_registers_nothing(
+        self,
+        registry: Registry,
+        members: list[str],
+        facts: dict[str, Any],
+        error: type[Exception],
+    ) -> None:
+        push_members(registry)
+        registry.push_ensemble(["t@1", "t@2"])
+        registry.push(soft_prompt(7, **SAME), task="u", base=base_model())
+        with pytest.raises(error):
+            registry.push_ensemble(members, **facts)
+        assert len(registry.list().versions) == 5
+
+    def test_an_ensemble_of_more_tensors_than_a_prompt_has_registers_nothing(
+        self, registry: Registry
+    ) -> None:
+        rows = soft_prompt().tensors["prompt_embeddings"]
+        modules = {f"modules_to_save.score.{i}.weight": rows for i in range(32)}
+        for seed in (0, 1):
+            tensors = {**soft_prompt(seed).tensors, **modules}
+            prompt = replace(soft_prompt(), tensors=tensors)
+            registry.push(prompt, task="t", base=base_model())
+        with pytest.raises(errors.InvalidArtifactError, match="66 tensors"):
+            registry.push_ensemble(["t@1", "t@2"])
+        assert len(registry.list().versions) == 2
 
     def test_a_yanked_version_is_not_the_newest(self, registry: Registry) -> None:
         for seed in (0, 1):
@@ -241,6 +356,17 @@ class RegistryContract:
         registry.push(soft_prompt(), task="t", base=base_model(), hyperparameters={"lr": 0.3})
         pulled = registry.pull("t")
         assert pickle.loads(pickle.dumps(pulled)) == pulled
+
+
+SAME: dict[str, Any] = {"template": "{text}!", "labels": ("yes", "no")}
+
+
+def push_members(registry: Registry) -> list[PromptVersion]:
+    """Push three prompts for one task, of 1, 2 and 3 tokens."""
+    return [
+        registry.push(soft_prompt(n, tokens=n, **SAME), task="t", base=base_model()).version
+        for n in (1, 2, 3)
+    ]
 
 
 def table(seed: int) -> bytes:

@@ -12,7 +12,7 @@ from promptreg.errors import ConversionError, InvalidArtifactError
 from promptreg.layouts import MODULES_PREFIX, check_layout, trained_modules
 from promptreg.prompts import Method, Placement, SoftPrompt
 
-__all__ = ["Format", "Rendering", "checked", "left_out", "refuse_all_but_rows"]
+__all__ = ["Format", "Rendering", "checked", "left_out", "refuse_all_but_rows", "refuse_ensemble"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +104,27 @@ def checked(prompt: SoftPrompt, where: str, said_by: str | None = None) -> SoftP
     return prompt
 
 
+def refuse_ensemble(prompt: SoftPrompt, wanted: str) -> None:
+    """Return if the prompt is one prompt.
+
+    Raises:
+        ConversionError: It is several, of which only our own form knows how they answer together.
+    """
+    if prompt.method is Method.ENSEMBLE:
+        raise ConversionError(
+            wanted,
+            f"it is an ensemble of {len(prompt.members)} prompts, and that format holds one",
+            f"pull its members instead ({', '.join(prompt.members)}), or write it as 'safetensors'",
+        )
+
+
 def refuse_all_but_rows(prompt: SoftPrompt, wanted: str) -> None:
     """Return if the prompt is nothing but rows in front of the input: [P, H].
 
     Raises:
         ConversionError: It is more, which an array cannot hold.
     """
+    refuse_ensemble(prompt, wanted)
     reason = None
     modules = trained_modules(prompt)
     if prompt.method is Method.PREFIX_TUNING:

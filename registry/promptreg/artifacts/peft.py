@@ -8,7 +8,7 @@ so it is left behind; a multitask prompt trains it as the decoder's prompt, so i
 from collections.abc import Mapping
 
 from promptreg.artifacts.arrays import join_tensors, split_tensor
-from promptreg.artifacts.formats import Format, Rendering, checked
+from promptreg.artifacts.formats import Format, Rendering, checked, refuse_ensemble
 from promptreg.artifacts.found import Found
 from promptreg.artifacts.peft_config import CONFIG, MAX_CONFIG, SAVE_AGAIN, PeftConfig
 from promptreg.artifacts.peft_writing import write_config
@@ -82,6 +82,7 @@ class PeftFormat(Format):
 
     def _render(self, prompt: SoftPrompt, base: BaseModel | None, name: str) -> Rendering:
         del name  # PEFT names an adapter when it loads it
+        refuse_ensemble(prompt, self.name)
         config, notes = write_config(prompt, base)
         files = {
             _WEIGHTS: dump_tensors(_export(prompt), _METADATA),

@@ -26,7 +26,11 @@ SAVE_AGAIN = "save the prompt again with PEFT's save_pretrained, or fetch an und
 """What mends a directory that breaks PEFT's rules."""
 BOTH = 2
 """A ``num_transformer_submodules`` that means encoder and decoder."""
-PEFT_TYPES = {method.value.upper().replace("-", "_"): method for method in Method}
+PEFT_TYPES: dict[str, Method] = {
+    method.value.upper().replace("-", "_"): method
+    for method in Method
+    if method is not Method.ENSEMBLE  # which only promptreg knows
+}
 """Our names of the methods by PEFT's."""
 
 # How PEFT initialised a prompt, in the words of the field.

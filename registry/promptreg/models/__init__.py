@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promptreg.models.attached import AttachedPrompt
     from promptreg.models.attaching import attach
     from promptreg.models.canary import record_canary, replay_canary
     from promptreg.models.fingerprinting import from_files, from_module
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AttachReport": "reports",
+    "AttachedPrompt": "attached",
     "Policy": "reports",
     "PromptedModel": "prompted",
     "attach": "attaching",
@@ -28,6 +30,7 @@ _MODULES = {
 
 __all__ = [
     "AttachReport",
+    "AttachedPrompt",
     "Policy",
     "PromptedModel",
     "attach",

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy
-from promptreg.models.virtual import VirtualRows
+from promptreg.models.mixing import MixedRows
 
-__all__ = ["Batch", "check_window", "past_length", "read_batch"]
+__all__ = ["Batch", "check_window", "past_length", "read_batch", "text_lengths"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,8 +119,8 @@ def past_length(cache: Any, virtual: int) -> int | None:
     return held - virtual
 
 
-def check_window(anatomy: Anatomy, rows: VirtualRows, text: int, mask: Tensor | None) -> None:
-    """Return if the longest row fits into the model's window together with its prompt.
+def check_window(anatomy: Anatomy, rows: MixedRows, text: int, mask: Tensor | None) -> None:
+    """Return if every row fits into the model's window together with its prompt.
 
     Args:
         anatomy: The base model.
@@ -129,16 +129,25 @@ def check_window(anatomy: Anatomy, rows: VirtualRows, text: int, mask: Tensor | 
         mask: [B, T] Which tokens are real; None if all are.
 
     Raises:
-        AttachError: It does not.
+        AttachError: One does not.
     """
     window = anatomy.window
     if window is None or rows.length + text <= window:
         return
-    longest = int(mask.sum(dim=1).max()) if mask is not None else text
-    if rows.length + longest > window:
-        room = max(window - rows.length, 0)
-        raise AttachError(
-            f"the text is {longest} tokens long, and {room} fit into the model's window of {window} "
-            f"beside the prompt's {rows.length} virtual tokens",
-            f"shorten the text to {room} tokens",
-        )
+    virtual = rows.lengths
+    tokens = text_lengths(text, mask, rows.count)
+    worst = int((virtual + tokens).argmax())
+    if virtual[worst] + tokens[worst] <= window:
+        return
+    room = max(window - int(virtual[worst]), 0)
+    row = f" of row {worst}" if rows.count > 1 else ""
+    raise AttachError(
+        f"the text{row} is {int(tokens[worst])} tokens long, and {room} fit into the model's window of "
+        f"{window} beside the prompt's {int(virtual[worst])} virtual tokens",
+        f"shorten the text to {room} tokens",
+    )
+
+
+def text_lengths(text: int, mask: Tensor | None, rows: int) -> Tensor:
+    """Return [B] how many real tokens each row has, on the CPU."""
+    return torch.full((rows,), text) if mask is None else mask.sum(dim=1).cpu()

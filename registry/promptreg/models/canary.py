@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from promptreg.canaries import Canary, CanaryOutcome
 from promptreg.errors import CanaryError, ConfigurationError
 from promptreg.models.anatomy import Anatomy, Kind, examine
+from promptreg.models.attached import AttachedPrompt
 from promptreg.models.prompted import PromptedModel
 from promptreg.models.reports import AttachReport, Policy
 from promptreg.models.rounding import EIGHT_BITS, FOUR_BITS, rounded_view
@@ -72,6 +73,7 @@ def record_canary(
         ConfigurationError: There are texts and no tokenizer, or no text has any tokens.
         IncompatibleModelError: The prompt does not fit the base model.
     """
+    _check_single(prompt)
     anatomy = examine(model)
     virtual = _load(prompt, anatomy)
     inputs = _drawn(anatomy) if texts is None else _tokenized(prompt, texts, tokenizer)
@@ -112,6 +114,7 @@ def replay_canary(
         reference = prompt.version.ref
         canary = prompt.canary if canary is None else canary
         prompt = prompt.prompt
+    _check_single(prompt)
     if canary is None:
         raise CanaryError(
             reference,
@@ -131,6 +134,15 @@ def replay_canary(
     )
 
 
+def _check_single(prompt: SoftPrompt) -> None:
+    if prompt.method is Method.ENSEMBLE:
+        raise CanaryError(
+            "this ensemble",
+            "its members vote on answers, and none of them is the whole",
+            f"ask its members for theirs: {', '.join(prompt.members)}",
+        )
+
+
 def _load(prompt: SoftPrompt, anatomy: Anatomy) -> VirtualTokens:
     first = 0 if prompt.method is Method.MULTITASK_PROMPT_TUNING else None
     return load_virtual_tokens(prompt, anatomy, task_id=first)
@@ -145,7 +157,10 @@ def _run(anatomy: Anatomy, virtual: VirtualTokens, inputs: Sequence[Sequence[int
     if anatomy.kind is Kind.ENCODER_DECODER and not anatomy.pooled:
         start = _decoder_start(anatomy)
         arguments["decoder_input_ids"] = torch.full((len(ids), 1), start, device=anatomy.device)
-    prompted = PromptedModel(anatomy, virtual, AttachReport(policy=Policy.UNCHECKED))
+    attached = AttachedPrompt(
+        name="canary", report=AttachReport(policy=Policy.UNCHECKED), tokens=(virtual,)
+    )
+    prompted = PromptedModel(anatomy, prompts=[attached])
     with prompted, torch.no_grad():
         output = prompted(ids.to(anatomy.device), mask.to(anatomy.device), **arguments)
     return _last(output, pooled=anatomy.pooled).float().cpu()

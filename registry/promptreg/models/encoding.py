@@ -10,6 +10,7 @@ from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy
 from promptreg.models.batches import check_window, past_length, read_batch
 from promptreg.models.inputs import virtual_embeddings
+from promptreg.models.mixing import MixedRows
 from promptreg.models.placing import Alignment, Layout, lay_out
 from promptreg.models.prefilling import PrefilledDynamicCache
 from promptreg.models.virtual import VirtualRows
@@ -21,7 +22,7 @@ __all__ = ["seq2seq_arguments", "seq2seq_generation"]
 
 
 def seq2seq_arguments(
-    anatomy: Anatomy, rows: VirtualRows, arguments: dict[str, Any]
+    anatomy: Anatomy, rows: MixedRows, arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Put the virtual tokens among the arguments of an encoder-decoder.
 
@@ -38,13 +39,17 @@ def seq2seq_arguments(
         AttachError: The text is too long for the model, the encoder's outputs came without the prompt, or the
             cache did.
     """
-    if rows.key_values is not None:
+    ready = dict(arguments)
+    if rows.cached is not None:
+        ready.update(_decoder_arguments(anatomy, rows.cached, arguments))
+    if rows.embedded is None:
         _check_padding(anatomy, arguments)
-        return {**arguments, **_decoder_arguments(rows, arguments)}
-    return {**arguments, **_encoder_arguments(anatomy, rows, arguments)}
+    else:
+        ready.update(_encoder_arguments(anatomy, rows, rows.embedded, arguments))
+    return ready
 
 
-def seq2seq_generation(anatomy: Anatomy, rows: VirtualRows, settings: "Settings") -> dict[str, Any]:
+def seq2seq_generation(anatomy: Anatomy, rows: MixedRows, settings: "Settings") -> dict[str, Any]:
     """Put the virtual tokens among the arguments of an encoder-decoder's ``generate``.
 
     The encoder runs here, so that ``generate`` still gets the text as token ids, which its processors read.
@@ -63,16 +68,18 @@ def seq2seq_generation(anatomy: Anatomy, rows: VirtualRows, settings: "Settings"
     arguments = settings.arguments
     inputs = arguments.pop("inputs", None)
     ids = arguments.pop("input_ids", None) if inputs is None else inputs
-    if rows.key_values is not None:
+    if rows.cached is not None:
         if settings["cache_implementation"] not in (None, "dynamic"):
             raise AttachError(
                 f"this prompt is keys and values of the decoder, and a {settings['cache_implementation']} "
                 "cache cannot begin with them",
                 "leave cache_implementation out",
             )
+        arguments.update(_decoder_arguments(anatomy, rows.cached, arguments))
+    if rows.embedded is None:
         _check_padding(anatomy, arguments)
-        return {**arguments, "input_ids": ids, **_decoder_arguments(rows, arguments)}
-    ready = _encoder_arguments(anatomy, rows, {**arguments, "input_ids": ids})
+        return {**arguments, "input_ids": ids}
+    ready = _encoder_arguments(anatomy, rows, rows.embedded, {**arguments, "input_ids": ids})
     if arguments.get("encoder_outputs") is None:
         with torch.no_grad():
             arguments["encoder_outputs"] = anatomy.model.get_encoder()(
@@ -101,7 +108,7 @@ def _check_padding(anatomy: Anatomy, arguments: dict[str, Any]) -> None:
 
 
 def _encoder_arguments(
-    anatomy: Anatomy, rows: VirtualRows, arguments: dict[str, Any]
+    anatomy: Anatomy, mixed: MixedRows, rows: VirtualRows, arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the encoder's input with the virtual tokens in it, and its mask."""
     mask = arguments.get("attention_mask")
@@ -109,7 +116,7 @@ def _encoder_arguments(
     if outputs is not None:
         return _encoded(rows, outputs[0], mask)
     batch = read_batch(arguments.get("input_ids"), arguments.get("inputs_embeds"), mask)
-    check_window(anatomy, rows, batch.length, batch.mask)
+    check_window(anatomy, mixed, batch.length, batch.mask)
     layout = _layout(rows, batch.rows, batch.length, batch.device, batch.mask, anatomy.window)
     text = batch.embedded(anatomy)
     return {
@@ -161,11 +168,24 @@ def _mask(layout: Layout, rows: int, device: torch.device) -> Tensor | None:
     return layout.mask(rows, device)
 
 
-def _decoder_arguments(rows: VirtualRows, arguments: dict[str, Any]) -> dict[str, Any]:
+def _decoder_arguments(
+    anatomy: Anatomy, rows: VirtualRows, arguments: dict[str, Any]
+) -> dict[str, Any]:
     """Return the decoder's cache, which begins with the prompt, and its mask."""
+    if rows.mask is not None and anatomy.counts_padding:
+        raise AttachError(
+            f"the prompts of this batch have several lengths, and the decoder of a "
+            f"{type(anatomy.model).__name__} counts columns as positions: a row would get other outputs than "
+            "alone",
+            "give each batch prompts of one length",
+        )
+    given = arguments.get("past_key_values")
+    past = past_length(given, rows.length)
     mask = arguments.get("decoder_attention_mask")
     layout = Layout(virtual=rows.length, text=0)
     ready: dict[str, Any] = {}
+    if mask is None and rows.mask is not None:
+        mask = rows.mask.new_ones(len(rows.mask), (past or 0) + _decoder_length(arguments))
     if mask is not None:
         layout = lay_out(
             rows.length,
@@ -176,8 +196,7 @@ def _decoder_arguments(rows: VirtualRows, arguments: dict[str, Any]) -> dict[str
             virtual_mask=rows.mask,
         )
         ready["decoder_attention_mask"] = layout.mask(len(mask), mask.device)
-    given = arguments.get("past_key_values")
-    if past_length(given, rows.length) is not None:
+    if past is not None:
         return ready
     if given is not None:
         raise AttachError(
@@ -189,3 +208,11 @@ def _decoder_arguments(rows: VirtualRows, arguments: dict[str, Any]) -> dict[str
         cache.prefill(rows.key_values, layout)
     ready["past_key_values"] = EncoderDecoderCache(cache, DynamicCache())
     return ready
+
+
+def _decoder_length(arguments: dict[str, Any]) -> int:
+    """Return how many tokens the decoder reads in this pass."""
+    for name in ("decoder_input_ids", "decoder_inputs_embeds", "labels"):
+        if arguments.get(name) is not None:
+            return int(arguments[name].shape[1])
+    return 1  # the start token that generation begins with

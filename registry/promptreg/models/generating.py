@@ -7,7 +7,7 @@ streamers, the result.
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +15,16 @@ from torch import Tensor
 
 from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy
-from promptreg.models.batches import Batch, check_window, past_length, read_batch
+from promptreg.models.batches import Batch, check_window, past_length, read_batch, text_lengths
 from promptreg.models.inputs import check_padding, prompted_positions, virtual_embeddings
+from promptreg.models.mixing import MixedRows
 from promptreg.models.placing import Alignment, Layout, lay_out
-from promptreg.models.prefilling import PrefilledDynamicCache, PrefilledStaticCache
+from promptreg.models.prefilling import (
+    PrefilledDynamicCache,
+    PrefilledStaticCache,
+    StaticCaches,
+    begins_prefilled,
+)
 from promptreg.models.virtual import VirtualRows
 
 if TYPE_CHECKING:
@@ -26,12 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Settings",
+    "can_prefill",
+    "check_generates",
     "decoder_generation",
     "finish",
     "read_generation_batch",
     "refuse_unsupported",
+    "rows_to_continue",
 ]
 
+_GROWING = (None, "dynamic", "hybrid", "offloaded")
 _DEFAULT_NEW_TOKENS = 20  # transformers' own, where neither a call nor a model says anything
 
 
@@ -63,6 +73,25 @@ class Settings:
         else:  # transformers warns where a config and arguments come together
             self.arguments.pop(name, None)
             setattr(config, name, value)
+
+
+def check_generates(anatomy: Anatomy) -> None:
+    """Return if the base model can generate at all.
+
+    Raises:
+        AttachError: It cannot.
+    """
+    if not anatomy.model.can_generate():
+        raise AttachError(
+            f"a {type(anatomy.model).__name__} has no output head to generate with",
+            "load the base model with AutoModelForCausalLM or AutoModelForSeq2SeqLM",
+        )
+
+
+def can_prefill(settings: Settings) -> bool:
+    """Return whether the cache that the settings ask for can begin with keys and values at hand."""
+    cache = settings.arguments.get("past_key_values")
+    return begins_prefilled(cache) and settings["cache_implementation"] in {*_GROWING, "static"}
 
 
 def refuse_unsupported(settings: Settings) -> None:
@@ -125,9 +154,19 @@ def read_generation_batch(anatomy: Anatomy, settings: Settings) -> Batch:
     return read_batch(ids, embeddings, mask, past=cached)
 
 
+def rows_to_continue(settings: Settings) -> int:
+    """Return B, the rows of the text that ``generate`` continues: one if there is none."""
+    given = (settings.arguments.get(name) for name in ("inputs", "input_ids", "inputs_embeds"))
+    return next((len(tensor) for tensor in given if tensor is not None), 1)
+
+
 def decoder_generation(
-    anatomy: Anatomy, rows: VirtualRows, batch: Batch, settings: Settings
-) -> tuple[dict[str, Any], Layout]:
+    anatomy: Anatomy,
+    rows: MixedRows,
+    batch: Batch,
+    settings: Settings,
+    static: StaticCaches,
+) -> tuple[dict[str, Any], tuple[Layout, ...]]:
     """Put the virtual tokens among the arguments of a decoder's ``generate``.
 
     Rows padded on the right are moved to the right, because generation continues behind the last column.
@@ -137,9 +176,11 @@ def decoder_generation(
         rows: The virtual tokens, a row each.
         batch: The text.
         settings: The call's settings.
+        static: Where a cache of a fixed size is to be had.
 
     Returns:
-        What to call the base model's ``generate`` with, and how the prompted input is laid out.
+        What to call the base model's ``generate`` with, and how the prompted input is laid out: a layout for
+        each of ``rows.parts``, the last one around the others.
 
     Raises:
         AttachError: Text, prompt and new tokens do not fit into the model's window, or the cache does not
@@ -150,62 +191,71 @@ def decoder_generation(
     mask = batch.mask
     length = batch.length if mask is None else mask.shape[1]
     check_window(anatomy, rows, length, mask)
-    layout = lay_out(
-        rows.length,
-        length,
-        rows=batch.rows,
-        device=batch.device,
-        text_mask=mask,
-        virtual_mask=rows.mask,
-        alignment=Alignment.RIGHT,
-        after_first=rows.after_first,
-    )
-    check_padding(anatomy, layout, batch)
     if past is not None:
         _check_past(past, length, mask)
-    text = batch.embedded(anatomy)
+    merged = batch.embedded(anatomy)
     if length > batch.length:
         # Only the new tokens were passed: the columns of those in the cache are never looked at.
-        text = torch.cat(
-            [text.new_zeros(batch.rows, length - batch.length, text.shape[2]), text], dim=1
+        merged = torch.cat(
+            [merged.new_zeros(batch.rows, length - batch.length, merged.shape[2]), merged], dim=1
         )
     arguments = settings.arguments
+    layouts = []
+    for part in rows.parts:
+        layout = lay_out(
+            part.length,
+            merged.shape[1],
+            rows=batch.rows,
+            device=batch.device,
+            text_mask=mask,
+            virtual_mask=part.mask,
+            alignment=Alignment.RIGHT,
+            after_first=part.after_first,
+        )
+        merged = layout.merge(virtual_embeddings(part, merged), merged)
+        mask = layout.mask(batch.rows, batch.device)
+        if arguments.get("position_ids") is not None:
+            given = arguments["position_ids"]
+            arguments["position_ids"] = prompted_positions(given, part, layout, batch.rows)
+        layouts.append(layout)
+    check_padding(anatomy, layout, batch)
     if batch.ids is not None:
         arguments["input_ids"] = _right_aligned(batch)
-    arguments["inputs_embeds"] = layout.merge(virtual_embeddings(rows, text), text)
-    arguments["attention_mask"] = layout.mask(batch.rows, batch.device)
-    if arguments.get("position_ids") is not None:
-        given = arguments["position_ids"]
-        arguments["position_ids"] = prompted_positions(given, rows, layout, batch.rows)
-    _set_lengths(anatomy, rows, layout, batch, settings)
-    if rows.key_values is not None and past is None:
-        arguments["past_key_values"] = _prefilled(anatomy, rows, layout, batch, settings)
-    return arguments, layout
+    arguments["inputs_embeds"] = merged
+    arguments["attention_mask"] = mask
+    _set_lengths(anatomy, rows, layout.width, batch, settings)
+    if rows.cached is not None and past is None:
+        arguments["past_key_values"] = _prefilled(
+            anatomy, rows.cached, layout, batch, settings, static
+        )
+    return arguments, tuple(layouts)
 
 
-def finish(output: Any, batch: Batch, layout: Layout, *, cached: bool) -> Any:
+def finish(output: Any, batch: Batch, rows: MixedRows, layouts: Sequence[Layout]) -> Any:
     """Return what ``generate`` gave, without the virtual tokens and with the text as the caller had it.
 
     Args:
         output: Token ids [B * N, T + new], N sequences a row, or transformers' output object with more.
         batch: The text.
-        layout: How the prompted input was laid out.
-        cached: That the virtual tokens were keys and values, which take no columns of the output.
+        rows: The virtual tokens.
+        layouts: How the prompted input was laid out, as ``decoder_generation`` returned it.
     """
     sequences = output if isinstance(output, Tensor) else output.sequences
     times = len(sequences) // batch.rows
-    if batch.ids is not None and layout.source is not None:
+    if batch.ids is not None and any(layout.source is not None for layout in layouts):
         sequences[:, : batch.length] = batch.ids.repeat_interleave(times, dim=0)
     if isinstance(output, Tensor):
         return output
-    for name, dim in (("hidden_states", 1), ("attentions", 2)):
-        steps = output.get(name)
-        if steps:
-            # Only the first pass saw the prompt; each later one saw a single new token.
-            output[name] = (
-                _first_step(steps[0], layout, dim, batch.rows, cached=cached),
-                *steps[1:],
-            )
+    for part, layout in reversed(list(zip(rows.parts, layouts, strict=True))):
+        cached = part.key_values is not None
+        for name, dim in (("hidden_states", 1), ("attentions", 2)):
+            steps = output.get(name)
+            if steps:
+                # Only the first pass saw the prompt; each later one saw a single new token.
+                output[name] = (
+                    _first_step(steps[0], layout, dim, batch.rows, cached=cached),
+                    *steps[1:],
+                )
     return output
 
 
@@ -265,7 +315,7 @@ def _check_past(past: int, length: int, mask: Tensor | None) -> None:
 
 
 def _set_lengths(
-    anatomy: Anatomy, rows: VirtualRows, layout: Layout, batch: Batch, settings: Settings
+    anatomy: Anatomy, rows: MixedRows, width: int, batch: Batch, settings: Settings
 ) -> None:
     """Let lengths count the text and the new tokens, as the caller sees them.
 
@@ -277,26 +327,33 @@ def _set_lengths(
     new = settings["max_new_tokens"]
     if most is not None:
         new = most - batch.length
-        settings["max_length"] = new + counted + layout.width
+        settings["max_length"] = new + counted + width
     if (least := settings["min_length"]) and settings["min_new_tokens"] is None:
-        settings["min_length"] = least - batch.length + counted + layout.width
+        settings["min_length"] = least - batch.length + counted + width
     if not anatomy.learned_positions or anatomy.window is None:
         return
-    longest = layout.text if layout.text_mask is None else int(layout.text_mask.sum(dim=1).max())
-    room = anatomy.window - rows.length - longest
+    virtual = rows.lengths
+    tokens = text_lengths(batch.length, batch.mask, batch.rows)
+    worst = int((virtual + tokens).argmax())
+    room = anatomy.window - int(virtual[worst] + tokens[worst])
     if not asked and (_DEFAULT_NEW_TOKENS if new is None else new) > room > 0:
         settings["max_new_tokens"] = room
     elif (new or 1) > room:
         new = new or 1
         raise AttachError(
             f"{new} new tokens were asked for, and {room} fit into the model's window of {anatomy.window} "
-            f"behind {rows.length} virtual tokens and {longest} tokens of text",
+            f"behind {int(virtual[worst])} virtual tokens and {int(tokens[worst])} tokens of text",
             f"pass max_new_tokens={room} at most" if room > 0 else "shorten the text",
         )
 
 
 def _prefilled(
-    anatomy: Anatomy, rows: VirtualRows, layout: Layout, batch: Batch, settings: Settings
+    anatomy: Anatomy,
+    rows: VirtualRows,
+    layout: Layout,
+    batch: Batch,
+    settings: Settings,
+    static: StaticCaches,
 ) -> PrefilledDynamicCache | PrefilledStaticCache:
     """Return a cache, of the kind that the settings ask for, that begins with the prompt's keys and values."""
     if settings.arguments.get("past_key_values") is not None:
@@ -307,10 +364,12 @@ def _prefilled(
     kind = settings["cache_implementation"]
     config = anatomy.model.config
     cache: PrefilledDynamicCache | PrefilledStaticCache
-    if kind in (None, "dynamic", "hybrid", "offloaded"):
+    if kind in _GROWING:
         cache = PrefilledDynamicCache(config=config, offloading=kind == "offloaded")
     elif kind == "static":
-        cache = PrefilledStaticCache(config, layout.width + _new_tokens(batch, layout, settings))
+        width = layout.width + _new_tokens(batch, layout, settings)
+        ways = (settings["num_beams"] or 1, settings["num_return_sequences"] or 1)
+        cache = static.lend(config, width, batch.rows, *ways)
     else:
         raise AttachError(
             f"this prompt is keys and values, and a {kind} cache cannot begin with them",

@@ -8,6 +8,7 @@ from torch import Tensor
 from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy, Kind
 from promptreg.models.batches import Batch, check_window, past_length
+from promptreg.models.mixing import MixedRows
 from promptreg.models.placing import Alignment, Layout, lay_out, positions
 from promptreg.models.prefilling import PrefilledDynamicCache
 from promptreg.models.virtual import VirtualRows
@@ -18,8 +19,8 @@ _IGNORED_LABEL = -100
 
 
 def forward_arguments(
-    anatomy: Anatomy, rows: VirtualRows, batch: Batch, arguments: dict[str, Any]
-) -> tuple[dict[str, Any], Layout | None]:
+    anatomy: Anatomy, rows: MixedRows, batch: Batch, arguments: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[Layout, ...]]:
     """Put the virtual tokens among the arguments of a decoder or an encoder.
 
     Args:
@@ -29,13 +30,40 @@ def forward_arguments(
         arguments: The caller's other arguments.
 
     Returns:
-        What to call the base model with, and how the prompted input is laid out; None if the virtual tokens
-        were in the cache already, so that the output is the text's alone.
+        What to call the base model with, and how the prompted input is laid out: a layout for each of
+        ``rows.parts``, the last one around the others. None if the virtual tokens were in the cache already,
+        so that the output is the text's alone.
     """
     past = past_length(arguments.get("past_key_values"), rows.length)
     if past is not None:
-        return _continued(anatomy, rows, batch, arguments, past), None
+        return _continued(anatomy, rows, batch, arguments, past), ()
     check_window(anatomy, rows, batch.length, batch.mask)
+    first, last = rows.parts[:-1], rows.parts[-1]
+    layouts = []
+    for part in first:
+        arguments, layout = _placed(anatomy, part, batch, arguments)
+        # The text with its embedded prompts is the text that those of keys and values stand beside.
+        batch = Batch(
+            ids=None,
+            embeddings=arguments.pop("inputs_embeds"),
+            mask=arguments.pop("attention_mask", None),
+        )
+        layouts.append(layout)
+    limit = anatomy.window if anatomy.kind is Kind.ENCODER else None
+    ready, layout = _placed(anatomy, last, batch, arguments, limit=limit)
+    check_padding(anatomy, layout, batch)
+    return ready, (*layouts, layout)
+
+
+def _placed(
+    anatomy: Anatomy,
+    rows: VirtualRows,
+    batch: Batch,
+    arguments: dict[str, Any],
+    *,
+    limit: int | None = None,
+) -> tuple[dict[str, Any], Layout]:
+    """Put virtual tokens of one form among the arguments."""
     layout = lay_out(
         rows.length,
         batch.length,
@@ -45,12 +73,12 @@ def forward_arguments(
         virtual_mask=rows.mask,
         alignment=_alignment(anatomy),
         after_first=rows.after_first,
-        limit=anatomy.window if anatomy.kind is Kind.ENCODER else None,
+        limit=limit,
     )
-    check_padding(anatomy, layout, batch)
     ready = dict(arguments)
     if rows.key_values is not None:
         ready["past_key_values"] = _prefilled(anatomy, rows, layout, arguments)
+    if rows.embeddings is None:
         ready.update(_text_in_order(anatomy, batch, layout))
     else:
         text = batch.embedded(anatomy)
@@ -103,10 +131,12 @@ def prompted_positions(given: Tensor, rows: VirtualRows, layout: Layout, count: 
     seen = text_mask.cumsum(dim=1)
     is_first = (seen == 1) & (text_mask == 1)
     first = (given * is_first).sum(dim=1, keepdim=True)  # [B, 1]
-    virtual = first + int(rows.after_first) + virtual_mask.cumsum(dim=1) - 1  # [B, P]
-    stays = is_first if rows.after_first else torch.zeros_like(is_first)
+    behind = _after_first(rows, given)  # [B, 1]
+    virtual = first + behind.long() + virtual_mask.cumsum(dim=1) - 1  # [B, P]
+    stays = is_first & behind
     text = given + virtual_mask.sum(dim=1, keepdim=True) * ~stays  # [B, T]
-    return layout.merge(virtual, text)
+    # An unused column in front of a row has no position of its own.
+    return layout.merge(virtual.clamp(min=0), text)
 
 
 def _alignment(anatomy: Anatomy) -> Alignment:
@@ -130,30 +160,35 @@ def _text_in_order(anatomy: Anatomy, batch: Batch, layout: Layout) -> dict[str, 
 
 
 def _continued(
-    anatomy: Anatomy, rows: VirtualRows, batch: Batch, arguments: dict[str, Any], past: int
+    anatomy: Anatomy, rows: MixedRows, batch: Batch, arguments: dict[str, Any], past: int
 ) -> dict[str, Any]:
     """Return the arguments of a pass whose virtual tokens are in the cache already."""
     ready = dict(arguments)
     ready["input_ids"], ready["inputs_embeds"] = batch.ids, batch.embeddings
     given = arguments.get("position_ids")
     if given is not None:
-        ready["position_ids"] = given + _lengths(rows)
+        ready["position_ids"] = given + rows.lengths[:, None].to(given.device)
     whole = past + batch.length
     check_window(anatomy, rows, whole, batch.mask)
-    if batch.mask is None and rows.mask is None:
+    mask = batch.mask
+    for part in rows.parts:
+        if mask is None and part.mask is None:
+            continue
+        layout = lay_out(
+            part.length,
+            whole,
+            rows=batch.rows,
+            device=batch.device,
+            text_mask=mask,
+            virtual_mask=part.mask,
+            alignment=_alignment(anatomy),
+            after_first=part.after_first,
+        )
+        mask, whole = layout.mask(batch.rows, batch.device), layout.width
+    if mask is None:
         return ready
-    layout = lay_out(
-        rows.length,
-        whole,
-        rows=batch.rows,
-        device=batch.device,
-        text_mask=batch.mask,
-        virtual_mask=rows.mask,
-        alignment=_alignment(anatomy),
-        after_first=rows.after_first,
-    )
     check_padding(anatomy, layout, batch)
-    mask = ready["attention_mask"] = layout.mask(batch.rows, batch.device)
+    ready["attention_mask"] = mask
     if given is None and "position_ids" in anatomy.accepts:
         ready["position_ids"] = positions(mask)[:, -batch.length :]
     return ready
@@ -239,14 +274,25 @@ def _predictable(labels: Tensor, anatomy: Anatomy, rows: VirtualRows, batch: Bat
     """Return [B, T] The labels that a token in front of them predicts.
 
     A language model predicts each label from the token before it. If that is no virtual token, a row's first
-    label has none; under left padding, padding would predict it.
+    label has none; beside padding, or columns of others' prompts, those would predict it.
     """
-    if batch.mask is None or not anatomy.model.can_generate():
+    if not anatomy.model.can_generate() or (batch.mask is None and rows.mask is None):
         return labels
-    if rows.key_values is None and not rows.after_first:
-        return labels
-    first = (batch.mask.cumsum(dim=1) == 1) & (batch.mask == 1)
-    return labels.masked_fill(first, _IGNORED_LABEL)
+    alone = torch.ones(batch.rows, 1, dtype=torch.bool, device=labels.device)  # [B, 1]
+    if rows.key_values is None and rows.length:
+        alone = _after_first(rows, labels)
+        if rows.mask is not None:
+            alone = alone | (rows.mask.sum(dim=1, keepdim=True) == 0)
+    mask = torch.ones_like(labels) if batch.mask is None else batch.mask
+    first = (mask.cumsum(dim=1) == 1) & (mask == 1)
+    return labels.masked_fill(first & alone, _IGNORED_LABEL)
+
+
+def _after_first(rows: VirtualRows, like: Tensor) -> Tensor:
+    """Return [B, 1] Whether each row has its prompt behind its first token, for a tensor [B, ...]."""
+    if isinstance(rows.after_first, Tensor):
+        return rows.after_first[:, None]
+    return torch.full((len(like), 1), rows.after_first, device=like.device)
 
 
 def _logits_to_keep(
@@ -257,10 +303,10 @@ def _logits_to_keep(
     With labels it must compute them all: the last virtual token predicts the first token of the text.
     """
     keep = arguments.get("logits_to_keep")
-    if "logits_to_keep" not in anatomy.accepts or rows.key_values is not None:
+    if "logits_to_keep" not in anatomy.accepts or rows.embeddings is None:
         return {}
     if isinstance(keep, Tensor):
-        if rows.after_first:
+        if rows.any_after_first:
             raise AttachError(
                 "logits_to_keep is a tensor, and with this prompt's place each row has columns of its own",
                 "pass a number, or leave logits_to_keep out",
@@ -269,7 +315,7 @@ def _logits_to_keep(
     if keep and keep < layout.text:
         return {"logits_to_keep": keep}
     # Not the last T columns, where the prompt stands behind the first token.
-    all_needed = arguments.get("labels") is not None or rows.after_first
+    all_needed = arguments.get("labels") is not None or rows.any_after_first
     return {"logits_to_keep": 0 if all_needed else layout.text}
 
 
@@ -281,8 +327,3 @@ def virtual_embeddings(rows: VirtualRows, text: Tensor) -> Tensor:
     if rows.embeddings is None:
         return text.new_zeros(len(text), rows.length, text.shape[-1])
     return rows.embeddings.to(text)
-
-
-def _lengths(rows: VirtualRows) -> Tensor | int:
-    """Return [B, 1] How many virtual tokens each row has, or P if all have as many."""
-    return rows.length if rows.mask is None else rows.mask.sum(dim=1, keepdim=True)

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptreg.errors import MissingDependencyError, UnreadableBaseModelError
+from promptreg.errors import AttachError, MissingDependencyError, UnreadableBaseModelError
 from promptreg.prompts import SoftPrompt, TaskType
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["load_base"]
+__all__ = ["find_tokenizer", "load_base"]
 
 _CLASSES = {
     TaskType.CAUSAL_LM: "AutoModelForCausalLM",
@@ -55,6 +55,31 @@ def load_base(directory: Path, prompt: SoftPrompt) -> "PreTrainedModel":
         raise UnreadableBaseModelError(str(directory), reason, remedy) from error
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def find_tokenizer(model: "PreTrainedModel") -> "PreTrainedTokenizerBase":
+    """Return the tokenizer in the directory that ``model`` was loaded from.
+
+    Raises:
+        AttachError: There is none.
+    """
+    from transformers import AutoTokenizer
+
+    directory = Path(model.name_or_path or "")
+    remedy = "pass attach(model, …, tokenizer=AutoTokenizer.from_pretrained(DIRECTORY))"
+    if not model.name_or_path or not directory.is_dir():
+        raise AttachError(
+            "answers want a tokenizer, and the base model does not say where its own lies", remedy
+        )
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise AttachError(
+            f"there is no tokenizer in {directory} ({_first_line(error)})", remedy
+        ) from error
+    return found
 
 
 def _label_count(prompt: SoftPrompt) -> int | None:

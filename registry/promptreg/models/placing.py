@@ -149,7 +149,7 @@ def lay_out(
     text_mask: Tensor | None = None,
     virtual_mask: Tensor | None = None,
     alignment: Alignment = Alignment.AS_GIVEN,
-    after_first: bool = False,
+    after_first: Tensor | bool = False,
     limit: int | None = None,
 ) -> Layout:
     """Decide which column of the prompted input holds what.
@@ -162,12 +162,13 @@ def lay_out(
         text_mask: [B, T] Which text tokens are real; None if all are.
         virtual_mask: [B, P] Which virtual tokens are real (rows with shorter prompts have fewer); None if all.
         alignment: Where padding goes.
-        after_first: That the prompt stands behind the row's first real token (its BOS), not in front of it.
+        after_first: [B] Which rows have their prompt behind their first real token (BOS), not in front of
+            it; or all or none.
         limit: The most columns that the model can read: padding that goes beyond is cut off.
     """
     full = text_mask is None or _in_order(text_mask, alignment)
     fits = limit is None or virtual + text <= limit
-    if full and fits and virtual_mask is None and not after_first:
+    if full and fits and virtual_mask is None and after_first is False:
         return Layout(virtual=virtual, text=text, text_mask=text_mask)
     real_text = _real(text_mask, rows, text, device)
     real_virtual = _real(virtual_mask, rows, virtual, device)
@@ -214,7 +215,7 @@ def _virtual_places(real: Tensor, alignment: Alignment) -> Tensor:
     return torch.where(real, _PROMPT, unused)
 
 
-def _text_places(real: Tensor, alignment: Alignment, *, after_first: bool) -> Tensor:
+def _text_places(real: Tensor, alignment: Alignment, *, after_first: Tensor | bool) -> Tensor:
     """Return [B, T] The places of the text tokens ``real`` [B, T]."""
     seen = real.cumsum(dim=1)
     if alignment is Alignment.LEFT:
@@ -223,9 +224,10 @@ def _text_places(real: Tensor, alignment: Alignment, *, after_first: bool) -> Te
         places = torch.where(real, _TEXT, _FRONT)
     else:
         places = torch.where(seen > 0, _TEXT, _FRONT)
-    if after_first:
-        places = torch.where(real & (seen == 1), _FIRST, places)
-    return places
+    if after_first is False:
+        return places
+    behind = after_first[:, None] if isinstance(after_first, Tensor) else True
+    return torch.where(real & (seen == 1) & behind, _FIRST, places)
 
 
 def _in_order(mask: Tensor, alignment: Alignment) -> bool:

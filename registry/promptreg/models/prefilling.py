@@ -5,6 +5,7 @@ padding between a prompt and its text, and a sliding window would count it. So t
 cache, and are merged with the text's when each layer's first ones arrive. From then on it is an ordinary cache.
 """
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from promptreg.errors import AttachError
 from promptreg.models.virtual import KeyValues
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
     from transformers.cache_utils import Cache
 
     from promptreg.models.placing import Layout
@@ -23,7 +25,15 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-__all__ = ["PrefilledDynamicCache", "PrefilledStaticCache", "check_read"]
+__all__ = [
+    "PrefilledDynamicCache",
+    "PrefilledStaticCache",
+    "StaticCaches",
+    "begins_prefilled",
+    "check_read",
+]
+
+_STEP = 32  # columns: calls of nearly one length share a cache
 
 
 class _Prefilled(_Base):
@@ -81,7 +91,49 @@ class PrefilledDynamicCache(_Prefilled, DynamicCache):
 
 
 class PrefilledStaticCache(_Prefilled, StaticCache):
-    """A cache of a fixed size that begins with a prompt."""
+    """A cache of a fixed size that begins with a prompt.
+
+    Attributes:
+        key: What it can be used for again: its width, and the shape of the batch.
+    """
+
+    key: tuple[int, ...] = ()
+
+
+class StaticCaches:
+    """The static cache of the last call, for the next one of the same shape.
+
+    A compiled decoder is recorded with the addresses of its cache: another one would be recorded anew.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[int, ...] = ()
+        self._cache: PrefilledStaticCache | None = None
+        self._lock = threading.Lock()
+
+    def lend(self, config: "PretrainedConfig", width: int, *shape: int) -> PrefilledStaticCache:
+        """Return an empty cache for ``width`` columns or a few more, which nobody else has."""
+        width = -(-width // _STEP) * _STEP
+        with self._lock:
+            cache, self._cache = self._cache, None
+            fits = self._key == (width, *shape)
+        if cache is None or not fits:
+            cache = PrefilledStaticCache(config, width)
+            cache.key = (width, *shape)
+        else:
+            cache.reset()  # type: ignore[no-untyped-call]
+        return cache
+
+    def give_back(self, cache: object) -> None:
+        """Keep ``cache``, if it is one of these and its caller is done with it, for the next call."""
+        if isinstance(cache, PrefilledStaticCache):
+            with self._lock:
+                self._cache, self._key = cache, cache.key
+
+
+def begins_prefilled(cache: object) -> bool:
+    """Return whether keys and values at hand may stand at the start of ``cache``: if we make it, or made it."""
+    return cache is None or isinstance(cache, _Prefilled)
 
 
 def check_read(cache: object) -> None:

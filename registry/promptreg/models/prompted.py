@@ -1,70 +1,194 @@
-"""A frozen base model with a soft prompt in front of it."""
+"""A frozen base model with soft prompts in front of it, one for each row of a batch."""
 
 import weakref
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
-from promptreg.errors import AttachError
+from promptreg.errors import AttachError, NonFiniteError
 from promptreg.models.anatomy import Anatomy, Kind
+from promptreg.models.attached import AttachedPrompt, AttachedPrompts
 from promptreg.models.batches import past_length, read_batch
 from promptreg.models.encoding import seq2seq_arguments, seq2seq_generation
+from promptreg.models.fingerprinting import from_module
 from promptreg.models.freezing import freeze, thaw
 from promptreg.models.generating import (
     Settings,
+    can_prefill,
+    check_generates,
     decoder_generation,
     finish,
     read_generation_batch,
     refuse_unsupported,
+    rows_to_continue,
 )
+from promptreg.models.guarding import FiniteGuard
+from promptreg.models.heads import with_heads
 from promptreg.models.inputs import forward_arguments
+from promptreg.models.loading import find_tokenizer
 from promptreg.models.outputs import without_virtual
-from promptreg.models.prefilling import check_read
-from promptreg.models.reports import AttachReport
-from promptreg.models.views import with_parameters
+from promptreg.models.prefilling import StaticCaches, begins_prefilled, check_read
+from promptreg.models.proving import prove, read_policy
+from promptreg.models.reports import AttachReport, Policy
 from promptreg.models.virtual import VirtualTokens
 from promptreg.models.watching import Watch
+from promptreg.prompts import PulledPrompt, SoftPrompt
+from promptreg.row_names import choose_rows
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+    from transformers import (
+        GenerationConfig,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+    from promptreg.answers import Answer
+    from promptreg.bases import BaseModel
 
 __all__ = ["PromptedModel"]
 
+_UNREGISTERED = "unregistered"
+
 
 class PromptedModel:
-    """A frozen base model with a soft prompt in front of it; ``promptreg.attach`` makes one.
+    """A frozen base model with soft prompts in front of it; ``promptreg.attach`` makes one.
 
-    It is called, and generates, as the base model does. It takes text and gives outputs for text: the virtual
-    tokens are added on the way in, beside each row's own text whatever the padding, and taken out on the way
+    It is called, and generates, as the base model does. It takes text and gives outputs for text: each row's
+    virtual tokens are added on the way in, beside its own text whatever the padding, and taken out on the way
     out. Encoder outputs of an encoder-decoder keep them, because its decoder looks at them.
 
-    The base model is frozen and otherwise untouched: it can be used bare at any time, and further prompts can
-    be attached to it, each of which is a view of its own. While one is attached, a call is refused if a module
-    of the base model is in training mode, or if one of its parameters requires a gradient or was changed since
-    (but for a write through ``.data``, which leaves no trace). The last ``detach`` gives modules and
-    parameters back what attaching took.
+    Each row of a batch may name a prompt of its own, of any length and method, and gets what it would get
+    alone. What a decoder makes of a prompt does not depend on the text, so its keys and values are computed
+    once, when the prompt is added.
 
-    It cannot be copied or pickled: only one attached by ``attach`` was proved to fit.
+    The base model is frozen and otherwise untouched: it can be used bare at any time, and other prompted models
+    can be made of it. While it is attached, a call is refused if a module of the base model is in training
+    mode, or if one of its parameters requires a gradient or was changed since (but for a write through
+    ``.data``, which leaves no trace). The last ``detach`` gives modules and parameters back what attaching
+    took.
 
-    Attributes:
-        report: What was checked when the prompt was attached.
+    Prompts may be added and removed by any thread, while batches run: each batch goes on with those that it
+    began with. It cannot be copied or pickled: only prompts attached by ``attach`` and ``add`` were proved to
+    fit.
     """
 
-    def __init__(self, anatomy: Anatomy, virtual: VirtualTokens, report: AttachReport) -> None:
-        self.report = report
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        *,
+        policy: Policy = Policy.EXACT,
+        cache: bool = True,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        key_value_bytes: int = 2**31,
+        prompts: Sequence[AttachedPrompt] = (),
+    ) -> None:
         self._anatomy = anatomy
-        self._virtual = virtual
+        self._policy = policy
+        self._cache = cache
+        self._tokenizer = tokenizer
+        self._known: BaseModel | None = None
         self._model: Any = anatomy.model  # transformers' own types lose generate's
-        self._call: nn.Module = anatomy.call
-        if virtual.modules:
-            # A compiled form would still run the base model's own classifier.
-            self._model = self._call = with_parameters(anatomy.model, virtual.modules)
+        self._prompts = AttachedPrompts(anatomy, key_value_bytes)
+        self._static = StaticCaches()
         freeze(anatomy.model)
         # So that a prompted model that is merely dropped lets go of its base model too.
         self._thaw = weakref.finalize(self, thaw, anatomy.model)
         self._watch = Watch(anatomy.model)
+        for prompt in prompts:
+            self._prompts.put(prompt, replace=False)
+
+    @property
+    def prompts(self) -> Mapping[str, AttachedPrompt]:
+        """The attached prompts, by the names that rows name them by."""
+        return self._prompts
+
+    @property
+    def base(self) -> "BaseModel":
+        """The base model at hand, by its weights, as they were when they were first asked for.
+
+        Raises:
+            BaseModelError: They cannot be fingerprinted.
+        """
+        # Read once: every call proves that they did not change.
+        if self._known is None:
+            self._known = from_module(self._anatomy.model, cache=self._cache)
+        return self._known
+
+    @property
+    def report(self) -> AttachReport:
+        """What was checked when the one prompt was attached; of several, ``prompts`` tells.
+
+        Raises:
+            AttachError: There are several, or none.
+        """
+        held = list(self._prompts.values())
+        if len(held) != 1:
+            raise AttachError(
+                f"{len(held)} prompts are attached, and each has a report of its own",
+                "look at prompted.prompts[NAME].report",
+            )
+        return held[0].report
+
+    def add(
+        self,
+        prompt: PulledPrompt | SoftPrompt,
+        *,
+        name: str | None = None,
+        policy: Policy | str | None = None,
+        task_id: int | None = None,
+        replace: bool = False,
+    ) -> str:
+        """Attach one more prompt, after proving that it belongs to the base model; compute its keys and values.
+
+        Args:
+            prompt: What ``Registry.pull`` gives; or a bare soft prompt, under the policy ``unchecked``.
+            name: What rows will name it by; its reference (``sst2@3``) if None. Where nothing else is meant,
+                rows may also name it by its task alone, or by an alias that it had when it was pulled.
+            policy: What the base model must prove; what ``attach`` was given if None.
+            task_id: Which task of a multitask prompt; not needed if it has one alone.
+            replace: Whether it takes the place of the prompt of that name, if there is one: at once, so that
+                each batch gets the old one or the new one.
+
+        Returns:
+            Its name.
+
+        Raises:
+            IncompatibleModelError, CanaryError, AttachError: As ``attach`` says; nothing changed.
+            ConflictError: Another prompt has that name.
+        """
+        self._check()
+        tokens, report = prove(
+            self._anatomy,
+            prompt,
+            policy=self._policy if policy is None else read_policy(policy),
+            task_id=task_id,
+            at_hand=lambda: self.base,
+        )
+        soft = prompt if isinstance(prompt, SoftPrompt) else prompt.prompt
+        attached = AttachedPrompt(
+            name=name or report.reference or self._free_name(),
+            version=prompt.version if isinstance(prompt, PulledPrompt) else None,
+            task_type=soft.task_type,
+            template=soft.template,
+            labels=soft.labels,
+            vote=soft.vote,
+            report=report,
+            tokens=tokens,
+        )
+        self._prompts.put(attached, replace=replace)
+        return attached.name
+
+    def remove(self, name: str) -> None:
+        """Let go of a prompt. A batch that runs with it goes on.
+
+        Raises:
+            AttachError: None has that name.
+        """
+        self._prompts.pop(name)
 
     @property
     def model(self) -> "PreTrainedModel":
@@ -100,6 +224,8 @@ class PromptedModel:
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        *,
+        prompts: Sequence[str | None] | None = None,
         **arguments: Any,
     ) -> Any:
         """Run the base model on the prompted input.
@@ -108,6 +234,8 @@ class PromptedModel:
             input_ids: [B, T] The text; or pass ``inputs_embeds`` [B, T, H].
             attention_mask: [B, T] Which tokens are real; None if all are. With ``past_key_values`` of an
                 earlier output, the mask is for the text in the cache too.
+            prompts: [B] The name of each row's prompt, None for the bare base model. Not needed where one
+                prompt is attached: it is for all rows.
             arguments: Whatever the base model's forward pass takes, for the text. With ``labels`` [B, T] the
                 loss is over the text's tokens alone.
 
@@ -116,32 +244,27 @@ class PromptedModel:
             [B, heads, T, S] look at the virtual tokens too. At padding, it is undefined.
 
         Raises:
-            AttachError: The prompt is detached, the base model is not frozen any more or has other weights,
-                text and prompt do not fit into its window, or an argument does not fit the text.
+            AttachError: The prompts are detached, the base model is not frozen any more or has other weights,
+                a row's prompt is unknown, text and prompt do not fit into its window, or an argument does not
+                fit the text.
         """
-        self._check()
         arguments.update(input_ids=input_ids, attention_mask=attention_mask)
-        as_dict = arguments.pop("return_dict", None)
-        if as_dict is None:
-            as_dict = self.config.return_dict
-        problem_type = getattr(self.config, "problem_type", None)
-        try:
-            if self._anatomy.kind is Kind.ENCODER_DECODER:
-                output = self._run_seq2seq(arguments)
-            else:
-                output = self._run(arguments)
-        finally:
-            # transformers' classifiers write down in the config what the first labels looked like.
-            if getattr(self.config, "problem_type", None) != problem_type:
-                self.config.problem_type = problem_type
-        return output if as_dict else output.to_tuple()
+        self._check()
+        return self.run(self._owners(prompts, _count_rows(arguments)), arguments)
 
-    def generate(self, inputs: Tensor | None = None, **arguments: Any) -> Any:
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        *,
+        prompts: Sequence[str | None] | None = None,
+        **arguments: Any,
+    ) -> Any:
         """Continue the prompted input, as the base model's ``generate`` does.
 
         Args:
             inputs: [B, T] The text; or pass ``input_ids``, or ``inputs_embeds`` [B, T, H]. Rows may be padded
                 on either side.
+            prompts: [B] The name of each row's prompt, as in a call.
             arguments: Whatever the base model's ``generate`` takes. Lengths, logits processors and streamers
                 count and see the text and the new tokens.
 
@@ -151,27 +274,103 @@ class PromptedModel:
 
         Raises:
             AttachError: As in a call; or the base model cannot generate, or not in the way asked for.
+            NonFiniteError: Some rows got no numbers; the others' output is in the error.
         """
         self._check()
-        if not self._model.can_generate():
-            raise AttachError(
-                f"a {type(self._model).__name__} has no output head to generate with",
-                "load the base model with AutoModelForCausalLM or AutoModelForSeq2SeqLM",
-            )
+        check_generates(self._anatomy)
         settings = Settings(self._anatomy, {**arguments, "inputs": inputs})
+        if self._anatomy.kind is Kind.ENCODER_DECODER:
+            count = _count_rows(settings.arguments)
+        else:
+            count = rows_to_continue(settings)
+        return self.generate_rows(self._owners(prompts, count), settings.arguments)
+
+    def generate_rows(
+        self, owners: Sequence[VirtualTokens | None], arguments: dict[str, Any]
+    ) -> Any:
+        """Continue a batch with these virtual tokens [B], as ``generate`` does."""
+        check_generates(self._anatomy)
+        settings = Settings(self._anatomy, arguments)
         refuse_unsupported(settings)
         if self._anatomy.kind is Kind.ENCODER_DECODER:
-            return self._generate_seq2seq(settings)
+            rows = self._prompts.rows(owners)
+            return self._generate(owners, seq2seq_generation(self._anatomy, rows, settings))
         batch = read_generation_batch(self._anatomy, settings)
-        rows = self._virtual.rows(batch.rows)
-        ready, layout = decoder_generation(self._anatomy, rows, batch, settings)
-        output = self._model.generate(**ready)
-        check_read(ready.get("past_key_values"))
-        return finish(output, batch, layout, cached=rows.key_values is not None)
+        rows = self._prompts.rows(owners, as_embeddings=not can_prefill(settings))
+        ready, layouts = decoder_generation(self._anatomy, rows, batch, settings, self._static)
+        try:
+            output = self._generate(owners, ready)
+        except NonFiniteError as error:
+            error.output = finish(error.output, batch, rows, layouts)
+            raise
+        if isinstance(output, Tensor):  # an output object may hold the cache
+            self._static.give_back(ready.get("past_key_values"))
+        return finish(output, batch, rows, layouts)
+
+    def answer(
+        self,
+        texts: Sequence[str],
+        *,
+        prompts: Sequence[str | None] | None = None,
+        max_new_tokens: int = 64,
+        batch_size: int = 64,
+        **arguments: Any,
+    ) -> "list[Answer]":
+        """Answer texts: each is put into its prompt's template, and a label chosen or a continuation written.
+
+        A prompt with label words answers with one of them: each is as likely as all its tokens are behind the
+        text. A model that classifies answers with its classes. Others continue the text. An ensemble's members
+        all answer, in the same batch, and vote.
+
+        Args:
+            texts: [N] The texts.
+            prompts: [N] The name of each text's prompt, None for the bare base model, which continues the bare
+                text. Not needed where one prompt is attached.
+            max_new_tokens: How long a continuation gets at most, in tokens.
+            batch_size: How many rows go through the base model at once.
+            arguments: What ``generate`` takes besides, for continuations.
+
+        Returns:
+            [N] The answers.
+
+        Raises:
+            AttachError: As in a call; a text is too long, or the base model came without its tokenizer.
+            NonFiniteError: Some texts got no numbers; the others' answers are in the error.
+        """
+        from promptreg.models.answering import answer_texts
+
+        self._check()
+        chosen = choose_rows(prompts, len(texts), dict(self._prompts))
+        return answer_texts(
+            self,
+            texts,
+            chosen,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            arguments=arguments,
+        )
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """What was seen of the base model."""
+        return self._anatomy
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The base model's tokenizer: what ``attach`` was given, else the one in the model's directory.
+
+        Raises:
+            AttachError: There is none.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = find_tokenizer(self._anatomy.model)
+        return self._tokenizer
 
     def detach(self) -> None:
         """Let go of the base model, which is as it was before. Doing it again changes nothing."""
         self._thaw()
+        self._prompts.clear()
+        self._static = StaticCaches()
 
     def eval(self) -> Self:
         """Return itself: the base model is in evaluation mode as long as a prompt is attached."""
@@ -210,43 +409,109 @@ class PromptedModel:
 
     def __repr__(self) -> str:
         state = "attached to" if self.attached else "detached from"
-        prompt = self.report.reference or "an unregistered prompt"
-        return f"<PromptedModel: {prompt} {state} a {type(self._model).__name__}>"
+        held = list(self._prompts)
+        what = held[0] if len(held) == 1 else f"{len(held)} prompts"
+        return f"<PromptedModel: {what} {state} a {type(self._model).__name__}>"
 
     def _check(self) -> None:
         if not self.attached:
-            raise AttachError("the prompt was detached", "attach it again")
-        self._watch.check()
+            raise AttachError("the prompts were detached", "attach them again")
+        try:
+            self._watch.check()
+        except AttachError:
+            # Other weights make other keys and values of a prompt.
+            self._prompts.tables.clear()
+            raise
 
-    def _run(self, arguments: dict[str, Any]) -> Any:
+    def _free_name(self) -> str:
+        number = 1
+        while (name := f"{_UNREGISTERED}-{number}") in self._prompts:
+            number += 1
+        return name
+
+    def _owners(self, names: Sequence[str | None] | None, count: int) -> list[VirtualTokens | None]:
+        """Return each row's virtual tokens."""
+        if not count:
+            raise AttachError("the batch is empty", "pass input_ids with at least one row")
+        chosen = choose_rows(names, count, dict(self._prompts))
+        for prompt in chosen:
+            if prompt is not None and prompt.vote is not None:
+                raise AttachError(
+                    f"{prompt.name} is an ensemble of {len(prompt.tokens)} prompts, which vote on answers",
+                    "call answer(), or name one of its members for each row",
+                )
+        return [None if prompt is None else prompt.tokens[0] for prompt in chosen]
+
+    def _generate(self, owners: Sequence[VirtualTokens | None], ready: dict[str, Any]) -> Any:
+        """Run the base model's ``generate``.
+
+        Raises:
+            NonFiniteError: Some rows got no numbers.
+        """
+        guard = FiniteGuard()
+        processors = [*(ready.get("logits_processor") or ()), guard]
+        output = with_heads(self._model, owners).generate(
+            **{**ready, "logits_processor": processors}
+        )
+        check_read(ready.get("past_key_values"))
+        if rows := guard.failed_rows(len(owners)):
+            raise NonFiniteError(rows, [self._name_of(owners[row]) for row in rows], output)
+        return output
+
+    def _name_of(self, owner: VirtualTokens | None) -> str | None:
+        """Return what the prompt is held as that ``owner`` belongs to."""
+        held = self._prompts.values()
+        return next((prompt.name for prompt in held if owner in prompt.tokens), None)
+
+    def run(self, owners: Sequence[VirtualTokens | None], arguments: dict[str, Any]) -> Any:
+        """Run the base model on a batch with these virtual tokens [B], as a call does."""
+        as_dict = arguments.pop("return_dict", None)
+        if as_dict is None:
+            as_dict = self.config.return_dict
+        problem_type = getattr(self.config, "problem_type", None)
+        try:
+            if self._anatomy.kind is Kind.ENCODER_DECODER:
+                output = self._run_seq2seq(owners, arguments)
+            else:
+                output = self._run(owners, arguments)
+        finally:
+            # transformers' classifiers write down in the config what the first labels looked like.
+            if getattr(self.config, "problem_type", None) != problem_type:
+                self.config.problem_type = problem_type
+        return output if as_dict else output.to_tuple()
+
+    def _call(self, owners: Sequence[VirtualTokens | None]) -> nn.Module:
+        """Return what a forward pass goes through."""
+        view = with_heads(self._anatomy.model, owners)
+        # A compiled form would still run the base model's own classifier.
+        return self._anatomy.call if view is self._anatomy.model else view
+
+    def _run(self, owners: Sequence[VirtualTokens | None], arguments: dict[str, Any]) -> Any:
         """Run a decoder or an encoder."""
         given = [
             arguments.pop(name, None) for name in ("input_ids", "inputs_embeds", "attention_mask")
         ]
-        past = past_length(arguments.get("past_key_values"), self._virtual.length)
+        cache = arguments.get("past_key_values")
+        # A text's first token is predicted from the last virtual one, which must then go through the model.
+        predicts = arguments.get("labels") is not None and self._model.can_generate()
+        through = not begins_prefilled(cache) or (predicts and cache is None)
+        rows = self._prompts.rows(owners, as_embeddings=through)
+        past = past_length(cache, rows.length)
         batch = read_batch(*given, past=past or 0)
-        rows = self._virtual.rows(batch.rows)
-        ready, layout = forward_arguments(self._anatomy, rows, batch, arguments)
-        output = self._call(**ready, return_dict=True)
+        ready, layouts = forward_arguments(self._anatomy, rows, batch, arguments)
+        output = self._call(owners)(**ready, return_dict=True)
         check_read(ready.get("past_key_values"))
-        if layout is not None:
-            cached = rows.key_values is not None
+        for part, layout in reversed(list(zip(rows.parts, layouts, strict=False))):
+            cached = part.key_values is not None
             without_virtual(output, layout, cached=cached, pooled=self._anatomy.pooled)
         return output
 
-    def _run_seq2seq(self, arguments: dict[str, Any]) -> Any:
+    def _run_seq2seq(
+        self, owners: Sequence[VirtualTokens | None], arguments: dict[str, Any]
+    ) -> Any:
         """Run an encoder-decoder."""
-        rows = self._virtual.rows(_count_rows(arguments))
-        ready = seq2seq_arguments(self._anatomy, rows, arguments)
-        output = self._call(**ready, return_dict=True)
-        check_read(ready.get("past_key_values"))
-        return output
-
-    def _generate_seq2seq(self, settings: Settings) -> Any:
-        """Generate with an encoder-decoder."""
-        rows = self._virtual.rows(_count_rows(settings.arguments))
-        ready = seq2seq_generation(self._anatomy, rows, settings)
-        output = self._model.generate(**ready)
+        ready = seq2seq_arguments(self._anatomy, self._prompts.rows(owners), arguments)
+        output = self._call(owners)(**ready, return_dict=True)
         check_read(ready.get("past_key_values"))
         return output
 

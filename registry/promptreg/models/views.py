@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-__all__ = ["Copies", "shape_of", "with_parameters"]
+__all__ = ["Copies", "replaced", "shape_of", "with_parameters"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -56,6 +56,16 @@ def with_parameters(model: _Module, parameters: Mapping[str, Tensor]) -> _Module
             continue
         for name, tensor in own.items():
             copies[path]._parameters[name] = nn.Parameter(tensor, requires_grad=False)  # noqa: SLF001
+    view: _Module = copies.model
+    return view
+
+
+def replaced(model: _Module, modules: Mapping[str, nn.Module]) -> _Module:
+    """Return ``model`` as it would be with other modules at these paths."""
+    copies = Copies(model)
+    for path, module in modules.items():
+        parent, _, name = path.rpartition(".")
+        copies[parent]._modules[name] = module  # noqa: SLF001
     view: _Module = copies.model
     return view
 

@@ -21,18 +21,63 @@ from promptreg.prompts import Method, Placement, SoftPrompt, TaskType
 from promptreg.prompts import Tensor as StoredTensor
 
 __all__ = [
+    "KeyTable",
     "KeyValues",
     "VirtualRows",
     "VirtualTokens",
     "check_fit",
     "load_virtual_tokens",
     "own_parameters",
+    "split_layers",
 ]
 
 KeyValues = tuple[tuple[Tensor, Tensor], ...]
-"""For each layer, its keys and its values, each [heads, P, width]."""
+"""For each layer, its keys and its values, each [heads, P, width]; or [B, heads, P, width]."""
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KeyTable:
+    """The keys and values that a decoder makes of a prompt, or that a prompt is: constant, whatever the text.
+
+    D is what one token has in all layers: for each of the L layers heads times the width of its keys, and then
+    of its values.
+
+    Attributes:
+        table: [P, D] A token a row, so that prompts of any lengths are put into one batch by rows.
+        shapes: For each layer its key/value heads, and the widths of a key and of a value.
+    """
+
+    table: Tensor
+    shapes: tuple[tuple[int, int, int], ...]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes."""
+        return self.table.nbytes
+
+    def layers(self) -> KeyValues:
+        """Return each layer's keys and values, as views."""
+        return split_layers(self.table, self.shapes)
+
+
+def split_layers(table: Tensor, shapes: tuple[tuple[int, int, int], ...]) -> KeyValues:
+    """Return each layer's keys and values [..., heads, P, width], as views of ``table`` [..., P, D]."""
+    widths = [heads * width for heads, *both in shapes for width in both]
+    parts = iter(torch.split(table, widths, dim=-1))
+    return tuple(
+        (
+            _by_head(next(parts), heads, key),
+            _by_head(next(parts), heads, value),
+        )
+        for heads, key, value in shapes
+    )
+
+
+def _by_head(part: Tensor, heads: int, width: int) -> Tensor:
+    """Return [..., heads, P, width] of ``part`` [..., P, heads * width]."""
+    return part.reshape(*part.shape[:-1], heads, width).transpose(-3, -2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,14 +93,19 @@ class VirtualRows:
         embeddings: [B, P, H] None if the prompts are keys and values.
         key_values: For each layer, keys and values [heads, P, width] (the same for all rows) or
             [B, heads, P, width]; None if the prompts are embeddings.
-        after_first: That they stand behind each row's first token, not in front of it.
+        after_first: [B] Which rows have them behind their first token, not in front of it; or all or none.
     """
 
     length: int
     mask: Tensor | None = None
     embeddings: Tensor | None = None
     key_values: KeyValues | None = None
-    after_first: bool = False
+    after_first: Tensor | bool = False
+
+    @property
+    def any_after_first(self) -> bool:
+        """Whether some row has them behind its first token."""
+        return self.after_first is not False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,7 +116,7 @@ class VirtualTokens:
         placement: Where they stand.
         length: P.
         embeddings: [P, H] Their embeddings; None if the prompt is keys and values.
-        key_values: Their keys and values in every layer; None if the prompt is embeddings.
+        key_table: Their keys and values in every layer; None if the prompt is embeddings.
         modules: The prompt's own trained parameters (a classifier), by the base model's names for them.
         conversions: What had to be converted on the way, a phrase each.
     """
@@ -74,19 +124,16 @@ class VirtualTokens:
     placement: Placement
     length: int
     embeddings: Tensor | None = None
-    key_values: KeyValues | None = None
+    key_table: KeyTable | None = None
     modules: Mapping[str, Tensor] = field(default_factory=dict)
     conversions: tuple[str, ...] = ()
 
-    def rows(self, count: int) -> VirtualRows:
-        """Return them for a batch of ``count`` rows that share them."""
-        shared = self.embeddings
-        return VirtualRows(
-            length=self.length,
-            embeddings=None if shared is None else shared.expand(count, -1, -1),
-            key_values=self.key_values,
-            after_first=self.placement is Placement.AFTER_BOS,
-        )
+    @property
+    def nbytes(self) -> int:
+        """How many bytes they take, without keys and values that were computed from them."""
+        tables = () if self.key_table is None else (self.key_table.table,)
+        own = () if self.embeddings is None else (self.embeddings,)
+        return sum(tensor.nbytes for tensor in (*own, *tables, *self.modules.values()))
 
 
 def check_fit(prompt: SoftPrompt, anatomy: Anatomy) -> None:
@@ -147,7 +194,7 @@ def load_virtual_tokens(
         placement=Placement.KEY_VALUES if is_prefix else prompt.placement,
         length=prompt.num_virtual_tokens,
         embeddings=None if is_prefix else embeddings,
-        key_values=_key_values(embeddings, anatomy) if is_prefix else None,
+        key_table=_key_table(embeddings, anatomy) if is_prefix else None,
         modules=_modules(prompt, anatomy),
         conversions=tuple(phrase for phrase in conversions if phrase),
     )
@@ -248,19 +295,16 @@ def _to_torch(stored: StoredTensor) -> Tensor:
     return flat.reshape(stored.shape)
 
 
-def _key_values(flat: Tensor, anatomy: Anatomy) -> KeyValues:
-    """Split a prefix-tuning prompt [P, L * 2 * K] into each layer's keys and values [heads, P, width]."""
-    tokens, layers = len(flat), len(anatomy.key_values)
-    stored = flat.reshape(tokens, layers, -1).unbind(dim=1)  # L times [P, 2 * K]
+def _key_table(flat: Tensor, anatomy: Anatomy) -> KeyTable:
+    """Return a prefix-tuning prompt [P, L * 2 * K] as keys and values: it is laid out like a table of them."""
+    shapes = tuple((heads, width, width) for heads, width in anatomy.key_values)
     if anatomy.kind is Kind.ENCODER_DECODER:
         # PEFT gives layer i of a decoder the keys and values stored for layer 2i, counting round: it doubles
         # them for a cross-attention that it then empties. Prompts are trained so, and must be used so.
-        stored = tuple(stored[2 * layer % layers] for layer in range(layers))
-    split = []
-    for layer, (heads, width) in zip(stored, anatomy.key_values, strict=True):
-        keys, values = layer.reshape(tokens, 2, heads, width).permute(1, 2, 0, 3)
-        split.append((keys.contiguous(), values.contiguous()))
-    return tuple(split)
+        layers = len(shapes)
+        stored = flat.reshape(len(flat), layers, -1)
+        flat = stored[:, [2 * layer % layers for layer in range(layers)]].flatten(1)
+    return KeyTable(table=flat, shapes=shapes)
 
 
 def _conversion(tensor: Tensor, dtype: torch.dtype) -> str | None:

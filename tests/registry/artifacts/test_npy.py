@@ -202,6 +202,11 @@ class TestWriting:
             artifacts.write(prompt_of(method), tmp_path / "p.npy", "npy")
         assert not list(tmp_path.iterdir())
 
+    def test_an_ensemble_is_refused_and_its_members_are_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConversionError, match=r"members instead \(sst2@3, sst2@5\)"):
+            artifacts.write(prompt_of(Method.ENSEMBLE), tmp_path / "p.npy", "npy")
+        assert not list(tmp_path.iterdir())
+
     def test_a_trained_classifier_is_not_dropped(self, tmp_path: Path) -> None:
         tensors = {
             "prompt_embeddings": tensor(4, 8),

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from prompt_examples import base_model, prompt_of, soft_prompt, tensor
+from prompt_examples import PEFT_METHODS, base_model, prompt_of, soft_prompt, tensor
 from promptreg import artifacts
 from promptreg.artifacts import dump_tensors
-from promptreg.errors import InvalidArtifactError, UnknownFormatError
+from promptreg.errors import ConversionError, InvalidArtifactError, UnknownFormatError
 from promptreg.prompts import Method, Placement, SoftPrompt, TaskType, Tensor
 
 CONFIG: dict[str, Any] = {
@@ -230,7 +230,7 @@ class TestTrainedModules:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        "name", ["LORA", "CARTRIDGE", "ADALORA", "IA3", "prompt_tuning", "", 1]
+        "name", ["LORA", "CARTRIDGE", "ADALORA", "IA3", "ENSEMBLE", "prompt_tuning", "", 1]
     )
     def test_another_method_is_refused_by_its_name(self, tmp_path: Path, name: object) -> None:
         message = refusal(save(tmp_path, CONFIG | {"peft_type": name}))
@@ -328,11 +328,16 @@ class TestRefusals:
 
 
 class TestWriting:
-    @pytest.mark.parametrize("method", Method)
+    @pytest.mark.parametrize("method", PEFT_METHODS)
     def test_every_method_is_read_back_whole(self, tmp_path: Path, method: Method) -> None:
         prompt = prompt_of(method, template="{text}!", labels=("a", "b"), init="text")
         artifacts.write(prompt, tmp_path / "p", base=base_model())
         assert artifacts.read(tmp_path / "p") == prompt
+
+    def test_an_ensemble_is_refused_and_its_members_are_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConversionError, match=r"members instead \(sst2@3, sst2@5\)"):
+            artifacts.write(prompt_of(Method.ENSEMBLE), tmp_path / "p", base=base_model())
+        assert not list(tmp_path.iterdir())
 
     def test_a_prompt_that_peft_never_saw_gets_a_whole_configuration(self, tmp_path: Path) -> None:
         assert artifacts.write(soft_prompt(), tmp_path / "p", base=base_model()) == ()

@@ -19,7 +19,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from prompt_examples import base_model, soft_prompt, tensor
+from prompt_examples import PEFT_METHODS, base_model, soft_prompt, tensor
 from promptreg import artifacts
 from promptreg.prompts import Method, Placement, TaskType
 
@@ -265,7 +265,7 @@ def test_a_prompt_that_peft_never_saw_loads_in_peft(
         assert model(input_ids=IDS, **extra).logits.isfinite().all()
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", PEFT_METHODS)
 def test_a_configuration_made_here_loads_in_peft_for_every_method(
     tmp_path: Path, method: Method
 ) -> None:

@@ -85,6 +85,12 @@ def test_a_prompt_that_is_more_than_rows_is_refused(tmp_path: Path) -> None:
         artifacts.write_table(prompts, tmp_path / "t")
 
 
+def test_an_ensemble_is_refused_and_its_members_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"members instead \(sst2@3, sst2@5\)"):
+        artifacts.write_table({"sst2": prompt_of(Method.ENSEMBLE)}, tmp_path / "t")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_table_is_recognised_and_not_read(tmp_path: Path) -> None:
     artifacts.write_table({"a": soft_prompt()}, tmp_path / "t")
     with pytest.raises(InvalidArtifactError, match="pull the prompts that"):

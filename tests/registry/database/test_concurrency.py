@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from promptreg.database import Database
+from promptreg.database.schema import HEAD
 from version_examples import add_bases, new_version, push, resolve
 
 TESTS = Path(__file__).parents[2]
@@ -103,9 +104,8 @@ def test_processes_that_first_open_the_same_file_at_once_all_find_it_made(
 
 def test_of_several_that_upgrade_at_once_exactly_one_does_it(empty_url: str, start: Start) -> None:
     outputs = _let_go([start(empty_url, "--upgrade") for _ in range(PROCESSES)])
-    assert sorted(output[0] for output in outputs) == ["0001 0001"] * (PROCESSES - 1) + [
-        "None 0001"
-    ]
+    already = f"{HEAD} {HEAD}"
+    assert sorted(output[0] for output in outputs) == [already] * (PROCESSES - 1) + [f"None {HEAD}"]
 
 
 def test_a_process_that_is_killed_leaves_whole_versions_and_no_gap(

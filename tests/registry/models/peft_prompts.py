@@ -112,7 +112,7 @@ def pull(base: PreTrainedModel, prompt: SoftPrompt, canary: Canary | None = None
     return PulledPrompt(version=version, prompt=prompt, base=facts, canary=canary)
 
 
-def right_padded(*lengths: int, seed: int = 0) -> dict[str, Tensor]:
+def right_padded(*lengths: int, seed: int = 0) -> dict[str, Any]:
     """Return ``input_ids`` and ``attention_mask`` [B, T] of rows that long (9, 6, 3), padded behind."""
     lengths = lengths or (9, 6, 3)
     generator = torch.Generator().manual_seed(seed)
@@ -122,7 +122,7 @@ def right_padded(*lengths: int, seed: int = 0) -> dict[str, Tensor]:
     return {"input_ids": ids * mask, "attention_mask": mask}
 
 
-def left_padded(*lengths: int, seed: int = 0) -> dict[str, Tensor]:
+def left_padded(*lengths: int, seed: int = 0) -> dict[str, Any]:
     """Return the rows of ``right_padded``, padded in front."""
     batch = right_padded(*lengths, seed=seed)
     order = batch["attention_mask"].argsort(dim=1, stable=True)

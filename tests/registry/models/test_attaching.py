@@ -434,7 +434,7 @@ def test_a_detached_prompt_says_so() -> None:
     prompted.detach()
     assert "detached from" in repr(prompted)
     for call in (prompted, prompted.generate):
-        with pytest.raises(AttachError, match="the prompt was detached; attach it again"):
+        with pytest.raises(AttachError, match="the prompts were detached; attach them again"):
             call(**right_padded())
 
 
@@ -578,6 +578,6 @@ def test_the_prompt_takes_no_gradients() -> None:
     pair = pair_of("llama", "PROMPT_TUNING")
     assert isinstance(pair.prompt, SoftPrompt)
     with promptreg.attach(pair.base, pair.prompt, policy="unchecked") as prompted:
-        virtual = prompted._virtual.embeddings
-        assert virtual is not None
-        assert not virtual.requires_grad
+        (tokens,) = next(iter(prompted.prompts.values())).tokens
+        assert tokens.embeddings is not None
+        assert not tokens.embeddings.requires_grad

@@ -131,7 +131,7 @@ def test_positions_of_the_callers_own_count_from_behind_the_prompt(prompted: Pro
     torch.testing.assert_close(prompted(**batch, position_ids=counted).logits[real], expected)
     cache = prompted(**batch, use_cache=True).past_key_values
     mask = torch.cat([batch["attention_mask"], torch.ones(3, 1, dtype=torch.long)], dim=1)
-    step = {"input_ids": torch.tensor([[5], [6], [7]]), "attention_mask": mask}
+    step: dict[str, Any] = {"input_ids": torch.tensor([[5], [6], [7]]), "attention_mask": mask}
     second = prompted(**step, position_ids=counted[:, -1:] + 1, past_key_values=cache).logits
     cache = prompted(**batch, use_cache=True).past_key_values
     torch.testing.assert_close(second, prompted(**step, past_key_values=cache).logits)

@@ -70,7 +70,7 @@ def test_a_decoders_loss_is_pefts(name: str, method: str) -> None:
 def test_a_decoder_generates_what_it_generates_in_peft(name: str, method: str) -> None:
     pair = pair_of(name, method)
     ids = right_padded(7, 7)["input_ids"]
-    settings = {"max_new_tokens": 12, "do_sample": False}
+    settings: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False}
     expected = pair.peft_model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), **settings
     )

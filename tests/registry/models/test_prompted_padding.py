@@ -14,7 +14,7 @@ from promptreg.prompts import Method
 from registry.models.architectures import ARCHITECTURES
 from registry.models.peft_prompts import left_padded, pair_of, right_padded, rows_alone
 
-Padding = Callable[[], dict[str, Tensor]]
+Padding = Callable[[], dict[str, Any]]
 
 PADDINGS = [left_padded, right_padded]
 # Five virtual tokens, nine of text and twelve more go far beyond the sliding window of eight.

@@ -1,0 +1,347 @@
+"""Text in, text out: templates, label words and votes of many prompts, answered in mixed batches.
+
+B is the rows of a batch, T the text's tokens, C the labels, M the longest label's tokens, V the vocabulary.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+from transformers.modeling_outputs import BaseModelOutput
+
+from promptreg.answers import Answer, choose_label, fill, label_ids, vote
+from promptreg.errors import AttachError, NonFiniteError
+from promptreg.models.anatomy import Kind
+from promptreg.models.attached import AttachedPrompt
+from promptreg.models.virtual import VirtualTokens
+
+if TYPE_CHECKING:
+    from promptreg.models.prompted import PromptedModel
+
+__all__ = ["answer_texts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Job:
+    """One text, for one prompt or one member of an ensemble.
+
+    Attributes:
+        row: Which of the texts it is.
+        ids: The token ids of the filled template.
+        name: The prompt's name; None for the bare base model.
+        tokens: The prompt's virtual tokens; None for the bare base model.
+        labels: The label words, or the classes; none for a continuation.
+        label_ids: The tokens of each label; none where the model classifies by itself.
+    """
+
+    row: int
+    ids: list[int]
+    name: str | None
+    tokens: VirtualTokens | None
+    labels: tuple[str, ...] = ()
+    label_ids: tuple[tuple[int, ...], ...] = ()
+
+
+def answer_texts(
+    prompted: "PromptedModel",
+    texts: Sequence[str],
+    prompts: Sequence[AttachedPrompt | None],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    arguments: Mapping[str, Any],
+) -> list[Answer]:
+    """Answer ``texts``, as ``PromptedModel.answer`` says.
+
+    Args:
+        prompted: The prompted model.
+        texts: [N] The texts.
+        prompts: [N] Each one's prompt; None for the bare base model.
+        max_new_tokens: How long a continuation gets at most.
+        batch_size: How many rows go through the base model at once.
+        arguments: What ``generate`` takes besides.
+    """
+    jobs = _plan(prompted, texts, prompts)
+    _check_rooms(prompted, jobs)
+    answers: dict[_Job, Answer] = {}
+    failed: list[_Job] = []
+    choose = partial(_choose, prompted)
+    write = partial(_write, prompted, max_new_tokens=max_new_tokens, arguments=arguments)
+    for step, own in (
+        (choose, [job for job in jobs if job.labels]),
+        (write, [job for job in jobs if not job.labels]),
+    ):
+        for batch in _batches(own, batch_size):
+            try:
+                found: Sequence[Answer | None] = step(batch)
+            except NonFiniteError as error:
+                found = error.output  # type: ignore[assignment]
+            answers.update((j, a) for j, a in zip(batch, found, strict=True) if a is not None)
+            failed += [job for job, answer in zip(batch, found, strict=True) if answer is None]
+    voted = _vote(texts, prompts, jobs, answers)
+    if failed:
+        rows = sorted({job.row for job in failed})
+        names = [next(job.name for job in failed if job.row == row) for row in rows]
+        raise NonFiniteError(rows, names, voted)
+    return [answer for answer in voted if answer is not None]
+
+
+def _plan(
+    prompted: "PromptedModel", texts: Sequence[str], prompts: Sequence[AttachedPrompt | None]
+) -> list[_Job]:
+    """Return what is to be answered: a text once, or once for each member of an ensemble."""
+    tokenizer = prompted.tokenizer
+    templates = [None if prompt is None else prompt.template for prompt in prompts]
+    filled = [fill(template, text) for template, text in zip(templates, texts, strict=True)]
+    rows = [list(ids) for ids in tokenizer(filled)["input_ids"]] if filled else []
+    known: dict[str | None, tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]] = {}
+    jobs = []
+    for row, (prompt, ids) in enumerate(zip(prompts, rows, strict=True)):
+        name = None if prompt is None else prompt.name
+        if not ids:
+            raise AttachError(f"text {row} has no tokens", "leave it out, or give it a word")
+        if name not in known:
+            known[name] = _labels(prompted, prompt)
+        labels, tokens = known[name]
+        members = (None,) if prompt is None else prompt.tokens
+        jobs += [
+            _Job(row=row, ids=ids, name=name, tokens=each, labels=labels, label_ids=tokens)
+            for each in members
+        ]
+    return jobs
+
+
+def _labels(
+    prompted: "PromptedModel", prompt: AttachedPrompt | None
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """Return the labels that a prompt chooses from, and their tokens."""
+    labels = () if prompt is None else prompt.labels
+    if prompted.anatomy.pooled:
+        classes: Mapping[Any, str] = prompted.config.id2label or {}
+        own = tuple(classes[at] for at in range(len(classes)))
+        if labels and len(labels) != len(own):
+            raise AttachError(
+                f"{prompt and prompt.name} has {len(labels)} labels, and the base model {len(own)} classes",
+                "load the base model with the head that the prompt was trained with",
+            )
+        return labels or own, ()
+    if not prompted.model.can_generate():
+        raise AttachError(
+            f"a {type(prompted.model).__name__} says nothing that is an answer",
+            "load the base model with a language model's head, or one that classifies",
+        )
+    if prompt is None or not labels:
+        return (), ()
+    both = prompted.anatomy.kind is Kind.ENCODER_DECODER
+    found = label_ids(prompted.tokenizer, labels, prompt.template, with_end=both)
+    return labels, tuple(map(tuple, found))
+
+
+def _check_rooms(prompted: "PromptedModel", jobs: Sequence[_Job]) -> None:
+    """Return if every text fits into the window beside its prompt, with room for an answer.
+
+    Raises:
+        AttachError: One does not; all are checked before the first is run.
+    """
+    window = prompted.anatomy.window
+    if window is None:
+        return
+    decodes = prompted.anatomy.kind is Kind.DECODER and not prompted.anatomy.pooled
+    for job in jobs:
+        virtual = 0 if job.tokens is None else job.tokens.length
+        answer = max(map(len, job.label_ids), default=1) if decodes else 0
+        room = window - virtual - answer
+        if len(job.ids) > room:
+            raise AttachError(
+                f"text {job.row} is {len(job.ids)} tokens long in its template, and {max(room, 0)} fit into "
+                f"the model's window of {window} beside {virtual} virtual tokens"
+                + (f" and {answer} for the answer" if decodes else ""),
+                f"shorten it by {len(job.ids) - room} tokens",
+            )
+
+
+def _batches(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
+    """Yield the jobs, those of like length together, so that little goes into padding."""
+    ordered = sorted(jobs, key=lambda job: len(job.ids), reverse=True)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def _padded(
+    rows: Sequence[Sequence[int]], device: torch.device, *, left: bool
+) -> dict[str, Tensor]:
+    """Return ``input_ids`` and ``attention_mask`` [B, T] of rows of several lengths."""
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for at, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[at, place] = torch.tensor(row)
+        mask[at, place] = 1
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+@torch.no_grad()
+def _choose(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[Answer]:
+    """Return the label for each job.
+
+    Raises:
+        NonFiniteError: Some got no numbers; the others' answers are in the error.
+    """
+    if prompted.anatomy.pooled:
+        scores = _classify(prompted, jobs)
+    elif prompted.anatomy.kind is Kind.ENCODER_DECODER:
+        scores = _score_decoded(prompted, jobs)
+    else:
+        scores = _score_continued(prompted, jobs)
+    answers: list[Answer | None] = []
+    for job, own in zip(jobs, scores, strict=True):
+        finite = bool(torch.tensor(own).isfinite().all())
+        answers.append(choose_label(job.name, job.labels, own) if finite else None)
+    failed = [at for at, answer in enumerate(answers) if answer is None]
+    if failed:
+        raise NonFiniteError(failed, [jobs[at].name for at in failed], answers)
+    return [answer for answer in answers if answer is not None]
+
+
+def _classify(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list[float]]:
+    """Return [B, C] the log-probability of each class."""
+    batch = _padded([job.ids for job in jobs], prompted.device, left=False)
+    logits = prompted.run([job.tokens for job in jobs], dict(batch)).logits
+    scores: list[list[float]] = log_softmax(logits.float(), dim=-1).tolist()
+    return scores
+
+
+def _score_continued(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list[float]]:
+    """Return [B, C] how likely each label is as the continuation of each text."""
+    batch = _padded([job.ids for job in jobs], prompted.device, left=True)
+    keep = {"logits_to_keep": 1} if "logits_to_keep" in prompted.anatomy.accepts else {}
+    longer = any(len(ids) > 1 for job in jobs for ids in job.label_ids)
+    owners = [job.tokens for job in jobs]
+    output = prompted.run(owners, {**batch, **keep, "use_cache": longer})
+    first = log_softmax(output.logits[:, -1].float(), dim=-1)  # [B, V]
+    scores = [
+        [float(score) for score in first[at, [ids[0] for ids in job.label_ids]].tolist()]
+        for at, job in enumerate(jobs)
+    ]
+    pairs = [
+        (at, label)
+        for at, job in enumerate(jobs)
+        for label, ids in enumerate(job.label_ids)
+        if len(ids) > 1
+    ]
+    if not pairs:
+        return scores
+    rows = [at for at, _ in pairs]
+    labels = [jobs[at].label_ids[label] for at, label in pairs]
+    given = _padded([ids[:-1] for ids in labels], prompted.device, left=False)
+    mask = torch.cat([batch["attention_mask"][rows], given["attention_mask"]], dim=1)
+    # Each text is read once: its cache is what all of its labels go on from.
+    cache = output.past_key_values
+    cache.batch_select_indices(torch.tensor(rows, device=prompted.device))
+    logits = prompted.run(
+        [owners[at] for at in rows],
+        {"input_ids": given["input_ids"], "attention_mask": mask, "past_key_values": cache},
+    ).logits  # [pairs, M - 1, V]
+    rest = _sum_of(logits, [ids[1:] for ids in labels])
+    for (at, label), score in zip(pairs, rest, strict=True):
+        scores[at][label] += score
+    return scores
+
+
+def _score_decoded(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list[float]]:
+    """Return [B, C] how likely each label is as what the decoder of an encoder-decoder writes."""
+    batch = _padded([job.ids for job in jobs], prompted.device, left=False)
+    owners = [job.tokens for job in jobs]
+    start = _decoder_start(prompted)
+    begun = torch.full((len(jobs), 1), start, device=prompted.device)
+    states = prompted.run(owners, {**batch, "decoder_input_ids": begun}).encoder_last_hidden_state
+    pairs = [(at, ids) for at, job in enumerate(jobs) for ids in job.label_ids]
+    rows = [at for at, _ in pairs]
+    given = _padded([[start, *ids[:-1]] for _, ids in pairs], prompted.device, left=False)
+    logits = prompted.run(
+        [owners[at] for at in rows],
+        {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=states[rows]),
+            "attention_mask": batch["attention_mask"][rows],
+            "decoder_input_ids": given["input_ids"],
+        },
+    ).logits  # [pairs, M, V]
+    scores = iter(_sum_of(logits, [ids for _, ids in pairs]))
+    return [[next(scores) for _ in job.label_ids] for job in jobs]
+
+
+def _sum_of(logits: Tensor, wanted: Sequence[Sequence[int]]) -> list[float]:
+    """Return for each row of ``logits`` [B, M, V] the log-probability of its ``wanted`` tokens, M at most."""
+    padded = _padded(wanted, logits.device, left=False)
+    chosen = log_softmax(logits.float(), dim=-1).gather(2, padded["input_ids"][..., None])
+    # Behind the last token there may be anything, infinite numbers too.
+    chosen = chosen[..., 0].masked_fill(padded["attention_mask"] == 0, 0.0)
+    sums: list[float] = chosen.sum(dim=1).tolist()
+    return sums
+
+
+def _decoder_start(prompted: "PromptedModel") -> int:
+    for config in (prompted.generation_config, prompted.config):
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is not None:
+            return int(start)
+    raise AttachError(
+        f"a {type(prompted.model).__name__} does not say which token its decoder starts with",
+        "set model.generation_config.decoder_start_token_id",
+    )
+
+
+def _write(
+    prompted: "PromptedModel",
+    jobs: Sequence[_Job],
+    *,
+    max_new_tokens: int,
+    arguments: Mapping[str, Any],
+) -> list[Answer | None]:
+    """Return the continuation of each job's text; None for one that got no numbers."""
+    batch = _padded([job.ids for job in jobs], prompted.device, left=True)
+    tokenizer = prompted.tokenizer
+    settings = {"max_new_tokens": max_new_tokens, **arguments}
+    if prompted.generation_config.pad_token_id is None:
+        # Only the text of a row that ended early is padded with it, and decoding leaves it out.
+        pad = tokenizer.pad_token_id
+        settings.setdefault("pad_token_id", tokenizer.eos_token_id if pad is None else pad)
+    failed: tuple[int, ...] = ()
+    try:
+        output = prompted.generate_rows([job.tokens for job in jobs], {**batch, **settings})
+    except NonFiniteError as error:
+        output, failed = error.output, error.rows
+    if prompted.anatomy.kind is not Kind.ENCODER_DECODER:
+        output = output[:, batch["input_ids"].shape[1] :]
+    written = tokenizer.batch_decode(output, skip_special_tokens=True)
+    return [
+        None if at in failed else Answer(prompt=job.name, text=str(text).strip())
+        for at, (job, text) in enumerate(zip(jobs, written, strict=True))
+    ]
+
+
+def _vote(
+    texts: Sequence[str],
+    prompts: Sequence[AttachedPrompt | None],
+    jobs: Sequence[_Job],
+    answers: Mapping[_Job, Answer],
+) -> list[Answer | None]:
+    """Return each text's answer; None where one of those that it needs is missing."""
+    by_row: list[list[Answer | None]] = [[] for _ in texts]
+    for job in jobs:
+        by_row[job.row].append(answers.get(job))
+    voted: list[Answer | None] = []
+    for prompt, own in zip(prompts, by_row, strict=True):
+        given = [answer for answer in own if answer is not None]
+        if len(given) < len(own):
+            voted.append(None)
+        elif prompt is not None and prompt.vote is not None:
+            voted.append(vote(given, prompt.vote, prompt.name))
+        else:
+            voted.append(given[0])
+    return voted

@@ -1,0 +1,142 @@
+"""What a push checks, completes and describes around what the registry stores. No engine is used."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from promptreg.bases import BaseModel
+from promptreg.database import NewVersion
+from promptreg.digests import Digest
+from promptreg.errors import InvalidValueError
+from promptreg.fitting import for_base
+from promptreg.names import check_alias
+from promptreg.prompts import PromptVersion, Scalar, SoftPrompt
+
+__all__ = [
+    "Pushed",
+    "check_facts",
+    "check_words",
+    "complete",
+    "plain",
+    "render_record",
+    "say_again",
+]
+
+_LONGEST_NOTE = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        version: The registered version.
+        created: False if it was there already: the same prompt for the same task and base model.
+        notes: What a person should know about it.
+    """
+
+    version: PromptVersion
+    created: bool
+    notes: tuple[str, ...] = ()
+
+
+def check_facts(
+    *, aliases: Sequence[str], labels: Sequence[str], template: str | None, note: str | None
+) -> None:
+    """Return if what a person said beside the prompt can be registered.
+
+    Raises:
+        InvalidNameError: An alias is outside the grammar.
+        InvalidValueError: Another fact cannot be kept as it is.
+    """
+    check_words("the aliases", aliases)
+    check_words("the labels", labels)
+    for alias in aliases:
+        check_alias(alias)
+    if template is not None and template.count("{text}") != 1:
+        reason = "the input has no one place in it"
+        raise InvalidValueError(
+            "the template", template, reason, "write {text} once, where it goes"
+        )
+    if note is not None and len(note) > _LONGEST_NOTE:
+        reason = f"it has {len(note):,} characters, and {_LONGEST_NOTE:,} are kept"
+        raise InvalidValueError("the note", note, reason, "say it shorter, or link to it")
+
+
+def check_words(what: str, words: Sequence[str]) -> None:
+    """Return if ``words`` are several texts, not the letters of one.
+
+    Raises:
+        InvalidValueError: They are one text.
+    """
+    if isinstance(words, str):
+        raise InvalidValueError(what, words, "a text is no list of texts", f"pass [{words!r}]")
+
+
+def complete(
+    prompt: SoftPrompt,
+    base: BaseModel,
+    *,
+    hyperparameters: Mapping[str, Scalar],
+    template: str | None,
+    labels: Sequence[str],
+) -> SoftPrompt:
+    """Return ``prompt`` with what its file did not say."""
+    return replace(
+        for_base(prompt, base),
+        hyperparameters={**prompt.hyperparameters, **plain(hyperparameters)},
+        template=template if template is not None else prompt.template,
+        labels=tuple(labels) or prompt.labels,
+    )
+
+
+def plain(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return ``values`` with numpy's and torch's scalars as Python's own."""
+    read = ((name, getattr(value, "item", None)) for name, value in values.items())
+    return {name: values[name] if item is None else item() for name, item in read}
+
+
+def say_again(version: PromptVersion, new: NewVersion) -> tuple[str, ...]:
+    """Return what a push of a prompt that is there already did, and what it did not do."""
+    notes = [f"{version.ref} holds this prompt already"]
+    if new.metrics:
+        notes.append("its metrics were brought up to date")
+    if new.aliases:
+        notes.append(f"{', '.join(new.aliases)} now stands for it")
+    kept = (("note", version.note, new.note), ("parent", version.parent, new.parent))
+    notes += [
+        f"its {name} stays {before!r}"
+        for name, before, now in kept
+        if now is not None and now != before
+    ]
+    return tuple(notes)
+
+
+def render_record(version: PromptVersion, table: Digest, manifest: bytes) -> bytes:
+    """Return what lies beside a version's objects, so that the database can be rebuilt from them.
+
+    Args:
+        version: The registered version.
+        table: The digest of its base model's table of weights.
+        manifest: Its manifest.
+    """
+    document = {
+        "format": "promptreg.record/1",
+        "task": version.task,
+        "version": version.version,
+        "base": {
+            "fingerprint": str(version.base),
+            "name": version.base_name,
+            "table": str(table),
+        },
+        "digest": str(version.digest),
+        "size": version.size,
+        "manifest": manifest.decode(),
+        "canary": None if version.canary is None else str(version.canary),
+        "parent": version.parent,
+        "note": version.note,
+        "pushed_by": version.pushed_by,
+        "pushed_at": version.pushed_at.isoformat(),
+        "metrics": dict(version.metrics),
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

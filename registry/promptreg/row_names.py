@@ -1,0 +1,106 @@
+"""The prompts of a batch's rows, by name: which held prompt each row means. Every engine reads them so."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from promptreg.errors import AttachError
+from promptreg.prompts import PromptVersion
+
+__all__ = ["Held", "choose_rows", "find_prompt", "unknown_prompt"]
+
+_SHOWN = 8
+
+
+class Held(Protocol):
+    """A prompt that an engine holds under a name."""
+
+    @property
+    def name(self) -> str:
+        """What a row names it by."""
+
+    @property
+    def version(self) -> PromptVersion | None:
+        """What is registered about it; None if it is not."""
+
+
+_Held = TypeVar("_Held", bound=Held)
+
+
+def choose_rows(
+    names: Sequence[str | None] | None, count: int, held: Mapping[str, _Held]
+) -> list[_Held | None]:
+    """Return the prompt of each of ``count`` rows.
+
+    Args:
+        names: [B] Their names, None for the bare base model; or None if there is only one prompt to mean.
+        count: B.
+        held: The prompts at hand, by name.
+
+    Raises:
+        AttachError: There are more names or fewer, one is unknown, or nothing tells which prompt is meant.
+    """
+    if names is None:
+        if len(held) != 1:
+            raise _nothing_said(held)
+        return [*held.values()] * count
+    if isinstance(names, str):
+        raise AttachError(
+            f"prompts is the text {names!r}, and a batch takes a list of names, one a row",
+            f"pass prompts=[{names!r}] * {count}",
+        )
+    if len(names) != count:
+        raise AttachError(
+            f"prompts has {len(names)} entries, and the batch {count} rows",
+            "pass one entry a row, None for the bare base model",
+        )
+    found = {name: find_prompt(name, held) for name in set(names) if name is not None}
+    return [None if name is None else found[name] for name in names]
+
+
+def find_prompt(name: str, held: Mapping[str, _Held]) -> _Held:
+    """Return the prompt that ``name`` means: the one of that name, else the only one of that task or alias.
+
+    Raises:
+        AttachError: There is none, or there are several.
+    """
+    if name in held:
+        return held[name]
+    matching = [
+        prompt
+        for prompt in held.values()
+        if prompt.version is not None and name in _references(prompt.version)
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        listed = ", ".join(sorted(prompt.name for prompt in matching))
+        raise AttachError(f"{name!r} may mean {listed}", "name one of them")
+    raise unknown_prompt(name, held)
+
+
+def unknown_prompt(name: object, known: Collection[str]) -> AttachError:
+    """Return the error for a name that no attached prompt has."""
+    listed = sorted(known)
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    attached = f"attached are {', '.join(listed[:_SHOWN])}{more}" if listed else "none is attached"
+    return AttachError(
+        f"no prompt {name!r} is attached; {attached}",
+        "name one of them, None for the bare base model, or add it with add(registry.pull(REF))",
+    )
+
+
+def _references(version: PromptVersion) -> set[str]:
+    """Return what people write for ``version``, as far as that was known when it was pulled."""
+    aliases = {f"{version.task}@{alias}" for alias in version.aliases}
+    return {version.task, version.ref, str(version.digest), *aliases}
+
+
+def _nothing_said(held: Collection[str]) -> AttachError:
+    if not held:
+        return AttachError(
+            "no prompt is attached", "attach one with add, or pass prompts=[None] * rows"
+        )
+    return AttachError(
+        f"{len(held)} prompts are attached, and nothing says which one each row is for",
+        "pass prompts=[…] with a name for each row, None for the bare base model",
+    )
