@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.measuring import print_rows
 
-NAMES = ("startup", "listing", "push_pull", "fingerprinting", "attaching")
+NAMES = ("startup", "listing", "push_pull", "fingerprinting", "attaching", "mixed_tasks")
 
 
 def main() -> None:

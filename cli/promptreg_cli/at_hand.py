@@ -11,9 +11,10 @@ from promptreg_cli import output
 
 if TYPE_CHECKING:
     from promptreg.bases import BaseModel
+    from promptreg.prompts import PulledPrompt
     from promptreg.registry import Registry
 
-__all__ = ["directory", "fingerprint", "name", "quiet_transformers", "registered"]
+__all__ = ["directory", "fingerprint", "name", "pull_for", "quiet_transformers", "registered"]
 
 
 def directory(base: str) -> Path | None:
@@ -55,6 +56,19 @@ def registered(base: str | None) -> str | None:
     """Return what the registry knows ``base`` by: a directory is fingerprinted first."""
     at = directory(base) if base is not None else None
     return base if at is None else str(fingerprint(at).fingerprint)
+
+
+def pull_for(registry: "Registry", reference: str, fingerprint: str) -> "PulledPrompt":
+    """Pull ``reference`` for the base model at hand; if there is none for it, for whatever it stands for.
+
+    The comparison that follows then says what differs, which is more than that nothing was found.
+    """
+    from promptreg.errors import BaseModelNotFoundError, ConflictError, PromptNotFoundError
+
+    try:
+        return registry.pull(reference, base=fingerprint)
+    except (BaseModelNotFoundError, ConflictError, PromptNotFoundError):
+        return registry.pull(reference)
 
 
 def quiet_transformers() -> None:

@@ -69,9 +69,27 @@ def main(ctx: click.Context, database_url: str | None, objects_url: str | None) 
 
 def _add_commands() -> None:
     # Below main, since each command's module needs what stands above.
-    from promptreg_cli import administration, bases, ensembles, prompts, pulling, pushing
+    from promptreg_cli import (
+        administration,
+        bases,
+        ensembles,
+        generating,
+        prompts,
+        pulling,
+        pushing,
+        serving,
+    )
 
-    for module in (pushing, ensembles, pulling, prompts, bases, administration):
+    for module in (
+        pushing,
+        ensembles,
+        pulling,
+        prompts,
+        bases,
+        generating,
+        serving,
+        administration,
+    ):
         for command in module.COMMANDS:
             main.add_command(command)
 

@@ -77,18 +77,30 @@ def _printable(text: str) -> str:
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function to call with (bytes done, bytes in all); a bar appears if it takes a while."""
+def progress(description: str, *, count: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function to call with (done, in all); a bar appears if it takes a while.
+
+    Args:
+        description: What is being done.
+        count: That things are counted, not bytes.
+    """
     if not is_terminal(sys.stderr):
         yield lambda _done, _total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     bar = Progress(
         TextColumn(description),
         BarColumn(),
-        DownloadColumn(),
+        MofNCompleteColumn() if count else DownloadColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

@@ -11,7 +11,6 @@ from promptreg_cli.parameters import BASE, REFERENCE
 
 if TYPE_CHECKING:
     from promptreg.prompts import PulledPrompt
-    from promptreg.registry import Registry
 
 __all__ = ["COMMANDS", "check", "pull"]
 
@@ -102,7 +101,7 @@ def check(
 
     with settings.registry() as registry:
         actual = at_hand.fingerprint(base, cache=not no_cache)
-        pulled = _pull_for(registry, reference, str(actual.fingerprint))
+        pulled = at_hand.pull_for(registry, reference, str(actual.fingerprint))
     if pulled.base.table is None or actual.table is None:
         raise AssertionError("a pulled base and a fingerprinted one have their tables")
     comparison = compare(pulled.base.table, actual.table)
@@ -132,19 +131,6 @@ def check(
         click.echo(f"{pulled.version.ref} is whole and fits {base}: {comparison.verdict.value}")
         if outcome is not None:
             click.echo(f"canary: {outcome}")
-
-
-def _pull_for(registry: "Registry", reference: str, fingerprint: str) -> "PulledPrompt":
-    """Pull ``reference`` for the base model at hand; if there is none for it, for whatever it stands for.
-
-    The comparison that follows then says what differs, which is more than that nothing was found.
-    """
-    from promptreg.errors import BaseModelNotFoundError, ConflictError, PromptNotFoundError
-
-    try:
-        return registry.pull(reference, base=fingerprint)
-    except (BaseModelNotFoundError, ConflictError, PromptNotFoundError):
-        return registry.pull(reference)
 
 
 def _replay(base: Path, pulled: "PulledPrompt") -> str:

@@ -36,8 +36,9 @@ reverse = promptreg.attach(base, registry.pull("demo/reverse@prod"))
 print(reverse.report)
 complete(reverse, "garden", "stone")
 reverse.detach()
-with promptreg.attach(base, registry.pull("demo/shout")) as shout:
-    complete(shout, "garden", "stone")
+both = promptreg.attach(base, registry.pull("demo/reverse@prod"), registry.pull("demo/shout"))
+for answer in both.answer(["garden"] * 3, prompts=["demo/reverse", "demo/shout", None]):
+    print("  ", answer.prompt, answer.text)
 """
 _REFUSE = """
 other = AutoModelForCausalLM.from_pretrained("wrong-base")
@@ -85,7 +86,10 @@ def run(directory: Path | None = None) -> None:
             "Verify: every byte of the prompt, every weight of the base, and the recorded outputs."
         )
         _command("check", "demo/reverse@prod", "--base", "base", "--canary")
-        _say("Attach them to the frozen model and generate. The same weights do another task.")
+        _say(
+            "Attach them to the frozen model and generate. The same weights do another task; one batch mixes\n"
+            "tasks, a prompt a row."
+        )
         names: dict[str, Any] = {}
         _python(_LOAD, names)
         _python(_ATTACH, names)

@@ -211,7 +211,8 @@ def _choose(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[Answer]:
 def _classify(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list[float]]:
     """Return [B, C] the log-probability of each class."""
     batch = _padded([job.ids for job in jobs], prompted.device, left=False)
-    logits = prompted.run([job.tokens for job in jobs], dict(batch)).logits
+    rows = prompted.mix([job.tokens for job in jobs])
+    logits = prompted.run(rows, dict(batch)).logits
     scores: list[list[float]] = log_softmax(logits.float(), dim=-1).tolist()
     return scores
 
@@ -221,8 +222,8 @@ def _score_continued(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[li
     batch = _padded([job.ids for job in jobs], prompted.device, left=True)
     keep = {"logits_to_keep": 1} if "logits_to_keep" in prompted.anatomy.accepts else {}
     longer = any(len(ids) > 1 for job in jobs for ids in job.label_ids)
-    owners = [job.tokens for job in jobs]
-    output = prompted.run(owners, {**batch, **keep, "use_cache": longer})
+    mixed = prompted.mix([job.tokens for job in jobs])
+    output = prompted.run(mixed, {**batch, **keep, "use_cache": longer})
     first = log_softmax(output.logits[:, -1].float(), dim=-1)  # [B, V]
     scores = [
         [float(score) for score in first[at, [ids[0] for ids in job.label_ids]].tolist()]
@@ -244,7 +245,7 @@ def _score_continued(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[li
     cache = output.past_key_values
     cache.batch_select_indices(torch.tensor(rows, device=prompted.device))
     logits = prompted.run(
-        [owners[at] for at in rows],
+        mixed.select(rows),
         {"input_ids": given["input_ids"], "attention_mask": mask, "past_key_values": cache},
     ).logits  # [pairs, M - 1, V]
     rest = _sum_of(logits, [ids[1:] for ids in labels])
@@ -259,12 +260,14 @@ def _score_decoded(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list
     owners = [job.tokens for job in jobs]
     start = _decoder_start(prompted)
     begun = torch.full((len(jobs), 1), start, device=prompted.device)
-    states = prompted.run(owners, {**batch, "decoder_input_ids": begun}).encoder_last_hidden_state
+    states = prompted.run(
+        prompted.mix(owners), {**batch, "decoder_input_ids": begun}
+    ).encoder_last_hidden_state
     pairs = [(at, ids) for at, job in enumerate(jobs) for ids in job.label_ids]
     rows = [at for at, _ in pairs]
     given = _padded([[start, *ids[:-1]] for _, ids in pairs], prompted.device, left=False)
     logits = prompted.run(
-        [owners[at] for at in rows],
+        prompted.mix([owners[at] for at in rows]),
         {
             "encoder_outputs": BaseModelOutput(last_hidden_state=states[rows]),
             "attention_mask": batch["attention_mask"][rows],

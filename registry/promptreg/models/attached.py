@@ -72,17 +72,22 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self)})"
 
-    def put(self, prompt: AttachedPrompt, *, replace: bool) -> None:
-        """Hold ``prompt``, its keys and values computed. The same version again changes nothing.
+    def put(self, prompt: AttachedPrompt, *, replace: bool = False, warm: bool = False) -> None:
+        """Hold ``prompt``. The same version again changes nothing.
+
+        Args:
+            prompt: The prompt.
+            replace: Whether it takes the place of one of its name.
+            warm: Whether to compute its keys and values first.
 
         Raises:
             ConflictError: There is another of its name, and it is not to be replaced.
-            AttachError: Its keys and values are not finite.
+            AttachError: Its keys and values were computed, and are not finite.
         """
         if not replace and self._is_there(prompt):
             return
-        wanted = [tokens for tokens in prompt.tokens if self.tables.serves(tokens)]
-        self.tables.of(wanted, kept=lambda _tokens: True)
+        if warm:
+            self.tables.warm([tokens for tokens in prompt.tokens if self.tables.serves(tokens)])
         with self._lock:
             taken = not replace and prompt.name in self._prompts
             before = prompt if taken else self._prompts.get(prompt.name)

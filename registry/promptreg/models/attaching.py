@@ -68,7 +68,8 @@ def attach(
     )
     try:
         for prompt in prompts:
-            prompted.add(prompt, task_id=task_id)
+            # Many prompts are best warmed by the first batch, which does it for all of its own at once.
+            prompted.add(prompt, task_id=task_id, warm=False)
     except BaseException:
         prompted.detach()
         raise

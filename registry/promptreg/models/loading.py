@@ -21,12 +21,15 @@ _CLASSES = {
 }
 
 
-def load_base(directory: Path, prompt: SoftPrompt) -> "PreTrainedModel":
-    """Load the base model in ``directory`` in its stored dtype, in evaluation mode.
+def load_base(
+    directory: Path, prompt: SoftPrompt | None, *, dtype: str = "auto"
+) -> "PreTrainedModel":
+    """Load the base model in ``directory``, in evaluation mode.
 
     Args:
         directory: A transformers directory with safetensors weights. No code in it is run.
-        prompt: What the base model is wanted for: its task decides the class.
+        prompt: What the base model is wanted for: its task decides the class; None for writing text.
+        dtype: What its numbers are to be, such as ``bfloat16``; ``auto`` for what is stored.
 
     Raises:
         UnreadableBaseModelError: transformers cannot load it as that class.
@@ -37,13 +40,14 @@ def load_base(directory: Path, prompt: SoftPrompt) -> "PreTrainedModel":
     except ImportError as error:
         raise MissingDependencyError("transformers", "torch", "loading a base model") from error
     options: dict[str, Any] = {}
-    if (labels := _label_count(prompt)) is not None:
+    name = "a model"
+    if prompt is not None and (labels := _label_count(prompt)) is not None:
         options["num_labels"] = labels
-    name = _CLASSES[prompt.task_type or TaskType.CAUSAL_LM]
     try:
+        name = _CLASSES[_task_type(directory, prompt)]
         model: Any = getattr(transformers, name).from_pretrained(
             directory,
-            dtype="auto",
+            dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -80,6 +84,15 @@ def find_tokenizer(model: "PreTrainedModel") -> "PreTrainedTokenizerBase":
             f"there is no tokenizer in {directory} ({_first_line(error)})", remedy
         ) from error
     return found
+
+
+def _task_type(directory: Path, prompt: SoftPrompt | None) -> TaskType:
+    if prompt is not None:
+        return prompt.task_type or TaskType.CAUSAL_LM
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    return TaskType.SEQ_2_SEQ_LM if config.is_encoder_decoder else TaskType.CAUSAL_LM
 
 
 def _label_count(prompt: SoftPrompt) -> int | None:

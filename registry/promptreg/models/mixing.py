@@ -41,10 +41,32 @@ class MixedRows:
         """P: how many columns the virtual tokens take, or stand for."""
         return sum(rows.length for rows in self.parts)
 
+    def select(self, rows: Sequence[int]) -> "MixedRows":
+        """Return those of ``rows`` alone, in the columns that they have here, for a pass that goes on.
+
+        What they brought is in that pass's cache: only where it stands is kept.
+        """
+        return MixedRows(
+            count=len(rows),
+            embedded=None if self.embedded is None else _place_of(self.embedded, rows),
+            cached=None if self.cached is None else _place_of(self.cached, rows),
+            owners=tuple(self.owners[row] for row in rows),
+        )
+
     @property
     def lengths(self) -> Tensor:
         """[B] How many virtual tokens each row has, on the CPU."""
         return torch.tensor([0 if owner is None else owner.length for owner in self.owners])
+
+
+def _place_of(part: VirtualRows, rows: Sequence[int]) -> VirtualRows:
+    chosen = list(rows)
+    behind = part.after_first
+    return VirtualRows(
+        length=part.length,
+        mask=None if part.mask is None else part.mask[chosen],
+        after_first=behind[chosen] if isinstance(behind, Tensor) else behind,
+    )
 
 
 def mix(

@@ -50,9 +50,6 @@ def precompute(anatomy: Anatomy, prompts: Sequence[Tensor]) -> list[KeyTable]:
 
     Returns:
         The keys and values of each prompt.
-
-    Raises:
-        AttachError: They are not finite: in the model's dtype the prompt's numbers run over.
     """
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     longest = int(lengths.max())
@@ -76,7 +73,6 @@ def precompute(anatomy: Anatomy, prompts: Sequence[Tensor]) -> list[KeyTable]:
     ]
     tables = torch.cat(flat, dim=2)  # [prompts, P, D]
     own = [table[:length] for table, length in zip(tables, lengths.tolist(), strict=True)]
-    _check_finite(own)
     # Copies, where there are several: a view would keep the tables of all of them alive.
     return [KeyTable(table=t.clone() if len(own) > 1 else t, shapes=shapes) for t in own]
 
@@ -142,6 +138,25 @@ class KeyTables:
                 self._tables.popitem(last=False)
         return found
 
+    def warm(self, wanted: Collection[VirtualTokens]) -> None:
+        """Compute the keys and values of all ``wanted`` now.
+
+        Raises:
+            AttachError: They are not finite: in the model's dtype the prompt's numbers run over.
+        """
+        tables = self.of(wanted, kept=lambda _tokens: True)
+        if not tables:
+            return
+        # One look at the device for all.
+        finite = torch.stack([table.table.isfinite().all() for table in tables.values()])
+        if not bool(finite.all()):
+            for tokens in wanted:
+                self.drop(tokens)
+            raise AttachError(
+                "the base model makes keys and values of the prompt that are not finite",
+                "load the base model in bfloat16 or float32: float16 holds no number above 65,504",
+            )
+
     def drop(self, tokens: VirtualTokens) -> None:
         """Forget the keys and values of a prompt."""
         with self._lock:
@@ -159,16 +174,6 @@ class KeyTables:
 def _backbone(anatomy: Anatomy) -> Any:
     """Return the layers without a head over the vocabulary, which costs more than a prompt does."""
     return anatomy.model.base_model
-
-
-def _check_finite(tables: Sequence[Tensor]) -> None:
-    """Return if all is finite; one look at the device for all."""
-    finite = torch.stack([table.isfinite().all() for table in tables])
-    if not bool(finite.all()):
-        raise AttachError(
-            "the base model makes keys and values of the prompt that are not finite",
-            "load the base model in bfloat16 or float32: float16 holds no number above 65,504",
-        )
 
 
 def _groups(tokens: Sequence[VirtualTokens]) -> list[list[VirtualTokens]]:

@@ -29,6 +29,7 @@ from promptreg.models.guarding import FiniteGuard
 from promptreg.models.heads import with_heads
 from promptreg.models.inputs import forward_arguments
 from promptreg.models.loading import find_tokenizer
+from promptreg.models.mixing import MixedRows
 from promptreg.models.outputs import without_virtual
 from promptreg.models.prefilling import StaticCaches, begins_prefilled, check_read
 from promptreg.models.proving import prove, read_policy
@@ -63,7 +64,7 @@ class PromptedModel:
 
     Each row of a batch may name a prompt of its own, of any length and method, and gets what it would get
     alone. What a decoder makes of a prompt does not depend on the text, so its keys and values are computed
-    once, when the prompt is added.
+    once, when the prompt is added or first used.
 
     The base model is frozen and otherwise untouched: it can be used bare at any time, and other prompted models
     can be made of it. While it is attached, a call is refused if a module of the base model is in training
@@ -99,7 +100,7 @@ class PromptedModel:
         self._thaw = weakref.finalize(self, thaw, anatomy.model)
         self._watch = Watch(anatomy.model)
         for prompt in prompts:
-            self._prompts.put(prompt, replace=False)
+            self._prompts.put(prompt)
 
     @property
     def prompts(self) -> Mapping[str, AttachedPrompt]:
@@ -141,8 +142,9 @@ class PromptedModel:
         policy: Policy | str | None = None,
         task_id: int | None = None,
         replace: bool = False,
+        warm: bool = True,
     ) -> str:
-        """Attach one more prompt, after proving that it belongs to the base model; compute its keys and values.
+        """Attach one more prompt, after proving that it belongs to the base model.
 
         Args:
             prompt: What ``Registry.pull`` gives; or a bare soft prompt, under the policy ``unchecked``.
@@ -152,6 +154,8 @@ class PromptedModel:
             task_id: Which task of a multitask prompt; not needed if it has one alone.
             replace: Whether it takes the place of the prompt of that name, if there is one: at once, so that
                 each batch gets the old one or the new one.
+            warm: Whether to compute a decoder's keys and values of it first, so that the first batch need not;
+                one of which they are not finite is refused then.
 
         Returns:
             Its name.
@@ -179,7 +183,7 @@ class PromptedModel:
             report=report,
             tokens=tokens,
         )
-        self._prompts.put(attached, replace=replace)
+        self._prompts.put(attached, replace=replace, warm=warm)
         return attached.name
 
     def remove(self, name: str) -> None:
@@ -250,7 +254,12 @@ class PromptedModel:
         """
         arguments.update(input_ids=input_ids, attention_mask=attention_mask)
         self._check()
-        return self.run(self._owners(prompts, _count_rows(arguments)), arguments)
+        owners = self._owners(prompts, _count_rows(arguments))
+        cache = arguments.get("past_key_values")
+        # A text's first token is predicted from the last virtual one, which must then go through the model.
+        predicts = arguments.get("labels") is not None and self._model.can_generate()
+        through = not begins_prefilled(cache) or (predicts and cache is None)
+        return self.run(self.mix(owners, as_embeddings=through), arguments)
 
     def generate(
         self,
@@ -293,10 +302,10 @@ class PromptedModel:
         settings = Settings(self._anatomy, arguments)
         refuse_unsupported(settings)
         if self._anatomy.kind is Kind.ENCODER_DECODER:
-            rows = self._prompts.rows(owners)
+            rows = self.mix(owners)
             return self._generate(owners, seq2seq_generation(self._anatomy, rows, settings))
         batch = read_generation_batch(self._anatomy, settings)
-        rows = self._prompts.rows(owners, as_embeddings=not can_prefill(settings))
+        rows = self.mix(owners, as_embeddings=not can_prefill(settings))
         ready, layouts = decoder_generation(self._anatomy, rows, batch, settings, self._static)
         try:
             output = self._generate(owners, ready)
@@ -463,17 +472,28 @@ class PromptedModel:
         held = self._prompts.values()
         return next((prompt.name for prompt in held if owner in prompt.tokens), None)
 
-    def run(self, owners: Sequence[VirtualTokens | None], arguments: dict[str, Any]) -> Any:
-        """Run the base model on a batch with these virtual tokens [B], as a call does."""
+    def mix(
+        self, owners: Sequence[VirtualTokens | None], *, as_embeddings: bool = False
+    ) -> MixedRows:
+        """Return the virtual tokens of a batch, ready to ``run``.
+
+        Args:
+            owners: [B] Each row's; None for the bare base model.
+            as_embeddings: Whether to use as embeddings all that can be used so.
+        """
+        return self._prompts.rows(owners, as_embeddings=as_embeddings)
+
+    def run(self, rows: MixedRows, arguments: dict[str, Any]) -> Any:
+        """Run the base model on a batch with these virtual tokens, as a call does."""
         as_dict = arguments.pop("return_dict", None)
         if as_dict is None:
             as_dict = self.config.return_dict
         problem_type = getattr(self.config, "problem_type", None)
         try:
             if self._anatomy.kind is Kind.ENCODER_DECODER:
-                output = self._run_seq2seq(owners, arguments)
+                output = self._run_seq2seq(rows, arguments)
             else:
-                output = self._run(owners, arguments)
+                output = self._run(rows, arguments)
         finally:
             # transformers' classifiers write down in the config what the first labels looked like.
             if getattr(self.config, "problem_type", None) != problem_type:
@@ -486,32 +506,25 @@ class PromptedModel:
         # A compiled form would still run the base model's own classifier.
         return self._anatomy.call if view is self._anatomy.model else view
 
-    def _run(self, owners: Sequence[VirtualTokens | None], arguments: dict[str, Any]) -> Any:
+    def _run(self, rows: MixedRows, arguments: dict[str, Any]) -> Any:
         """Run a decoder or an encoder."""
         given = [
             arguments.pop(name, None) for name in ("input_ids", "inputs_embeds", "attention_mask")
         ]
-        cache = arguments.get("past_key_values")
-        # A text's first token is predicted from the last virtual one, which must then go through the model.
-        predicts = arguments.get("labels") is not None and self._model.can_generate()
-        through = not begins_prefilled(cache) or (predicts and cache is None)
-        rows = self._prompts.rows(owners, as_embeddings=through)
-        past = past_length(cache, rows.length)
+        past = past_length(arguments.get("past_key_values"), rows.length)
         batch = read_batch(*given, past=past or 0)
         ready, layouts = forward_arguments(self._anatomy, rows, batch, arguments)
-        output = self._call(owners)(**ready, return_dict=True)
+        output = self._call(rows.owners)(**ready, return_dict=True)
         check_read(ready.get("past_key_values"))
         for part, layout in reversed(list(zip(rows.parts, layouts, strict=False))):
             cached = part.key_values is not None
             without_virtual(output, layout, cached=cached, pooled=self._anatomy.pooled)
         return output
 
-    def _run_seq2seq(
-        self, owners: Sequence[VirtualTokens | None], arguments: dict[str, Any]
-    ) -> Any:
+    def _run_seq2seq(self, rows: MixedRows, arguments: dict[str, Any]) -> Any:
         """Run an encoder-decoder."""
-        ready = seq2seq_arguments(self._anatomy, self._prompts.rows(owners), arguments)
-        output = self._call(owners)(**ready, return_dict=True)
+        ready = seq2seq_arguments(self._anatomy, rows, arguments)
+        output = self._call(rows.owners)(**ready, return_dict=True)
         check_read(ready.get("past_key_values"))
         return output
 

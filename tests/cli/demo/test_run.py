@@ -20,7 +20,13 @@ def test_the_demo_pushes_two_prompts_and_shows_what_is_typed(shown: str) -> None
 
 def test_the_prompts_change_what_the_frozen_model_does(shown: str) -> None:
     answers = [line.strip() for line in shown.splitlines() if line.startswith("   garden")]
-    assert answers == ["garden -> garden", "garden -> nedrag", "garden -> GARDEN!"]
+    assert answers == ["garden -> garden", "garden -> nedrag"]
+
+
+def test_one_batch_mixes_tasks(shown: str) -> None:
+    answers = [line.strip() for line in shown.splitlines() if " -> " in line and "/" in line]
+    assert answers[-2:] == ["demo/reverse@1 -> nedrag", "demo/shout@1 -> GARDEN!"]
+    assert "   None -> garden" in shown.splitlines()
 
 
 def test_the_wrong_base_is_refused_by_the_command_and_by_attach(shown: str) -> None:
