@@ -31,7 +31,7 @@ def run(base: Path, *arguments: str | Path, typed: str = "") -> Any:
     return CliRunner().invoke(main, words, input=typed)
 
 
-def test_a_file_may_mix_tasks(tasks: Shell, base: Path, tmp_path: Path) -> None:
+def test_a_file_may_mix_tasks(base: Path, tmp_path: Path) -> None:
     lines = [
         {"text": "garden", "prompt": "shout", "id": 7},
         {"text": "garden", "prompt": "reverse@prod"},

@@ -1,11 +1,8 @@
 """A frozen base model with soft prompts in front of it, one for each row of a batch."""
 
-import weakref
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from promptreg.errors import AttachError, NonFiniteError
@@ -13,8 +10,7 @@ from promptreg.models.anatomy import Anatomy, Kind
 from promptreg.models.attached import AttachedPrompt, AttachedPrompts
 from promptreg.models.batches import past_length, read_batch
 from promptreg.models.encoding import seq2seq_arguments, seq2seq_generation
-from promptreg.models.fingerprinting import from_module
-from promptreg.models.freezing import freeze, thaw
+from promptreg.models.frozen import FrozenModel
 from promptreg.models.generating import (
     Settings,
     can_prefill,
@@ -28,34 +24,28 @@ from promptreg.models.generating import (
 from promptreg.models.guarding import FiniteGuard
 from promptreg.models.heads import with_heads
 from promptreg.models.inputs import forward_arguments
-from promptreg.models.loading import find_tokenizer
 from promptreg.models.mixing import MixedRows
 from promptreg.models.outputs import without_virtual
 from promptreg.models.prefilling import StaticCaches, begins_prefilled, check_read
 from promptreg.models.proving import prove, read_policy
 from promptreg.models.reports import AttachReport, Policy
 from promptreg.models.virtual import VirtualTokens
-from promptreg.models.watching import Watch
 from promptreg.prompts import PulledPrompt, SoftPrompt
 from promptreg.row_names import choose_rows
 
 if TYPE_CHECKING:
     from transformers import (
-        GenerationConfig,
-        PretrainedConfig,
-        PreTrainedModel,
         PreTrainedTokenizerBase,
     )
 
     from promptreg.answers import Answer
-    from promptreg.bases import BaseModel
 
 __all__ = ["PromptedModel"]
 
 _UNREGISTERED = "unregistered"
 
 
-class PromptedModel:
+class PromptedModel(FrozenModel):
     """A frozen base model with soft prompts in front of it; ``promptreg.attach`` makes one.
 
     It is called, and generates, as the base model does. It takes text and gives outputs for text: each row's
@@ -87,18 +77,10 @@ class PromptedModel:
         key_value_bytes: int = 2**31,
         prompts: Sequence[AttachedPrompt] = (),
     ) -> None:
-        self._anatomy = anatomy
+        super().__init__(anatomy, cache=cache, tokenizer=tokenizer)
         self._policy = policy
-        self._cache = cache
-        self._tokenizer = tokenizer
-        self._known: BaseModel | None = None
-        self._model: Any = anatomy.model  # transformers' own types lose generate's
         self._prompts = AttachedPrompts(anatomy, key_value_bytes)
         self._static = StaticCaches()
-        freeze(anatomy.model)
-        # So that a prompted model that is merely dropped lets go of its base model too.
-        self._thaw = weakref.finalize(self, thaw, anatomy.model)
-        self._watch = Watch(anatomy.model)
         for prompt in prompts:
             self._prompts.put(prompt)
 
@@ -106,18 +88,6 @@ class PromptedModel:
     def prompts(self) -> Mapping[str, AttachedPrompt]:
         """The attached prompts, by the names that rows name them by."""
         return self._prompts
-
-    @property
-    def base(self) -> "BaseModel":
-        """The base model at hand, by its weights, as they were when they were first asked for.
-
-        Raises:
-            BaseModelError: They cannot be fingerprinted.
-        """
-        # Read once: every call proves that they did not change.
-        if self._known is None:
-            self._known = from_module(self._anatomy.model, cache=self._cache)
-        return self._known
 
     @property
     def report(self) -> AttachReport:
@@ -193,36 +163,6 @@ class PromptedModel:
             AttachError: None has that name.
         """
         self._prompts.pop(name)
-
-    @property
-    def model(self) -> "PreTrainedModel":
-        """The base model."""
-        return self._anatomy.model
-
-    @property
-    def config(self) -> "PretrainedConfig":
-        """The base model's configuration."""
-        return self._anatomy.model.config
-
-    @property
-    def generation_config(self) -> "GenerationConfig":
-        """The base model's defaults for ``generate``."""
-        return self._anatomy.model.generation_config
-
-    @property
-    def device(self) -> torch.device:
-        """Where the base model is."""
-        return self._anatomy.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the base model's embedding, and so of the prompt."""
-        return self._anatomy.dtype
-
-    @property
-    def attached(self) -> bool:
-        """Whether the prompt is attached still."""
-        return self._thaw.alive
 
     def __call__(
         self,
@@ -359,62 +299,11 @@ class PromptedModel:
             arguments=arguments,
         )
 
-    @property
-    def anatomy(self) -> Anatomy:
-        """What was seen of the base model."""
-        return self._anatomy
-
-    @property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The base model's tokenizer: what ``attach`` was given, else the one in the model's directory.
-
-        Raises:
-            AttachError: There is none.
-        """
-        if self._tokenizer is None:
-            self._tokenizer = find_tokenizer(self._anatomy.model)
-        return self._tokenizer
-
     def detach(self) -> None:
-        """Let go of the base model, which is as it was before. Doing it again changes nothing."""
-        self._thaw()
+        """Let go of the prompts and of the base model, which is as it was before. Again changes nothing."""
+        super().detach()
         self._prompts.clear()
         self._static = StaticCaches()
-
-    def eval(self) -> Self:
-        """Return itself: the base model is in evaluation mode as long as a prompt is attached."""
-        return self
-
-    def train(self, mode: bool = True) -> Self:
-        """Refuse to be trained.
-
-        Raises:
-            AttachError: ``mode`` is True.
-        """
-        if mode:
-            raise AttachError(
-                "an attached base model is frozen, and its prompt is for use",
-                "train prompts with promptreg tune, or detach the prompt to train the base model",
-            )
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.detach()
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        # Both copy and pickle come here. A copy would hold on to a base model that nobody froze for it.
-        raise AttachError(
-            "an attached prompt cannot be copied or pickled",
-            "attach the prompt again, in the other process if there is one",
-        )
 
     def __repr__(self) -> str:
         state = "attached to" if self.attached else "detached from"
@@ -423,10 +312,8 @@ class PromptedModel:
         return f"<PromptedModel: {what} {state} a {type(self._model).__name__}>"
 
     def _check(self) -> None:
-        if not self.attached:
-            raise AttachError("the prompts were detached", "attach them again")
         try:
-            self._watch.check()
+            super()._check()
         except AttachError:
             # Other weights make other keys and values of a prompt.
             self._prompts.tables.clear()
