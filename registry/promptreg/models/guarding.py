@@ -22,7 +22,9 @@ class FiniteGuard(LogitsProcessor):
         # Other processors put -inf where a token may not stand: only where all are, nothing is left.
         failed = ~scores.amax(dim=-1).isfinite()
         self._failed = failed if self._failed is None else self._failed | failed
-        return torch.where(failed[:, None], torch.zeros_like(scores), scores)
+        if scores.device.type == "cpu" and not failed.any():
+            return scores  # to look is free here, and a copy over a large vocabulary is not
+        return torch.where(failed[:, None], 0.0, scores)
 
     def failed_rows(self, rows: int) -> list[int]:
         """Return which of the ``rows`` were marked, in any of their beams."""

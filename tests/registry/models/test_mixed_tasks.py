@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
 
 from promptreg import PromptedModel, SoftPrompt
 from registry.models.architectures import ARCHITECTURES, make
@@ -198,3 +199,31 @@ def test_a_static_cache_gives_a_mixed_batch_the_same(decoder: Mixed) -> None:
     expected = decoder.prompted.generate(**batch, prompts=ROWS, **how)
     static = decoder.prompted.generate(**batch, prompts=ROWS, cache_implementation="static", **how)
     assert static.equal(expected)
+
+
+@pytest.mark.parametrize("name", ["long", "behind", "prefix", None])
+def test_one_row_streams_its_new_tokens(decoder: Mixed, name: str | None) -> None:
+    seen: list[int] = []
+
+    class Streamer(BaseStreamer):
+        def put(self, value: Tensor) -> None:
+            seen.extend(value.flatten().tolist())
+
+        def end(self) -> None:
+            seen.append(-1)
+
+    ids = right_padded(7)["input_ids"]
+    how: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    output = decoder.prompted.generate(ids, prompts=[name], streamer=Streamer(), **how)
+    assert seen == [*output[0].tolist(), -1]
+
+
+def test_drawing_gives_each_row_what_its_own_prompt_makes_likely(decoder: Mixed) -> None:
+    """At a temperature near nothing a draw is the likeliest token, for each row under its own prompt."""
+    batch = left_padded(*LENGTHS)
+    how: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": None}
+    greedy = decoder.prompted.generate(**batch, prompts=ROWS, do_sample=False, **how)
+    cold = decoder.prompted.generate(
+        **batch, prompts=ROWS, do_sample=True, temperature=1e-4, top_k=0, **how
+    )
+    assert cold.equal(greedy)
