@@ -57,14 +57,15 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
 
     def __init__(self, anatomy: Anatomy, key_value_bytes: int) -> None:
         self.tables = KeyTables(anatomy, key_value_bytes)
-        self._prompts: dict[str, AttachedPrompt] = {}
+        # Never written to, only replaced by another: a batch reads one state of it, without a copy or a lock.
+        self._prompts: Mapping[str, AttachedPrompt] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> AttachedPrompt:
         return self._prompts[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._prompts))
+        return iter(self._prompts)
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -93,7 +94,7 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
             before = prompt if taken else self._prompts.get(prompt.name)
             if not taken:
                 # One assignment: a batch that begins now gets the old prompt or the new one, never none.
-                self._prompts[prompt.name] = prompt
+                self._prompts = {**self._prompts, prompt.name: prompt}
         if before is not None:
             self._drop(before)
         if taken:
@@ -106,7 +107,8 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
             AttachError: There is none.
         """
         with self._lock:
-            prompt = self._prompts.pop(name, None)
+            prompt = self._prompts.get(name)
+            self._prompts = {key: each for key, each in self._prompts.items() if key != name}
         if prompt is None:
             raise unknown_prompt(name, self)
         self._drop(prompt)
@@ -115,7 +117,7 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
     def clear(self) -> None:
         """Let go of all prompts."""
         with self._lock:
-            self._prompts.clear()
+            self._prompts = {}
         self.tables.clear()
 
     def chosen(self, names: Sequence[str | None] | None, count: int) -> list[AttachedPrompt | None]:
@@ -128,7 +130,7 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
         Raises:
             AttachError: There are more names or fewer, one is unknown, or nothing tells which prompt is meant.
         """
-        return choose_rows(names, count, dict(self._prompts))
+        return choose_rows(names, count, self._prompts)
 
     def rows(
         self, owners: Sequence[VirtualTokens | None], *, as_embeddings: bool = False
@@ -163,7 +165,7 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
         return True
 
     def _holds(self, tokens: VirtualTokens) -> bool:
-        return any(tokens in prompt.tokens for prompt in tuple(self._prompts.values()))
+        return any(tokens in prompt.tokens for prompt in self._prompts.values())
 
     def _drop(self, prompt: AttachedPrompt) -> None:
         for tokens in prompt.tokens:

@@ -91,13 +91,13 @@ class KeyTables:
         self._anatomy = anatomy
         self._enabled = can_precompute(anatomy)
         self._tables: OrderedDict[VirtualTokens, KeyTable] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
         """How many bytes they take."""
-        with self._lock:
-            return sum(table.nbytes for table in self._tables.values())
+        return self._bytes
 
     def serves(self, tokens: VirtualTokens) -> bool:
         """Return whether ``tokens`` are used as keys and values on this base model."""
@@ -132,10 +132,11 @@ class KeyTables:
             found.update(zip(group, precompute(self._anatomy, embeddings), strict=True))
         with self._lock:
             for tokens in missing:
-                if kept(tokens):
+                if kept(tokens) and tokens not in self._tables:
                     self._tables[tokens] = found[tokens]
-            while self._tables and self._bytes() > self.limit:
-                self._tables.popitem(last=False)
+                    self._bytes += found[tokens].nbytes
+            while self._bytes > self.limit:
+                self._bytes -= self._tables.popitem(last=False)[1].nbytes
         return found
 
     def warm(self, wanted: Collection[VirtualTokens]) -> None:
@@ -160,15 +161,14 @@ class KeyTables:
     def drop(self, tokens: VirtualTokens) -> None:
         """Forget the keys and values of a prompt."""
         with self._lock:
-            self._tables.pop(tokens, None)
+            table = self._tables.pop(tokens, None)
+            self._bytes -= 0 if table is None else table.nbytes
 
     def clear(self) -> None:
         """Forget all of them."""
         with self._lock:
             self._tables.clear()
-
-    def _bytes(self) -> int:
-        return sum(table.nbytes for table in self._tables.values())
+            self._bytes = 0
 
 
 def _backbone(anatomy: Anatomy) -> Any:

@@ -31,7 +31,6 @@ from promptreg.models.proving import prove, read_policy
 from promptreg.models.reports import AttachReport, Policy
 from promptreg.models.virtual import VirtualTokens
 from promptreg.prompts import PulledPrompt, SoftPrompt
-from promptreg.row_names import choose_rows
 
 if TYPE_CHECKING:
     from transformers import (
@@ -289,7 +288,7 @@ class PromptedModel(FrozenModel):
         from promptreg.models.answering import answer_texts
 
         self._check()
-        chosen = choose_rows(prompts, len(texts), dict(self._prompts))
+        chosen = self._prompts.chosen(prompts, len(texts))
         return answer_texts(
             self,
             texts,
@@ -329,7 +328,7 @@ class PromptedModel(FrozenModel):
         """Return each row's virtual tokens."""
         if not count:
             raise AttachError("the batch is empty", "pass input_ids with at least one row")
-        chosen = choose_rows(names, count, dict(self._prompts))
+        chosen = self._prompts.chosen(names, count)
         for prompt in chosen:
             if prompt is not None and prompt.vote is not None:
                 raise AttachError(
