@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "generate"]
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
+_OURS = ("answer", "scores", "error")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -58,11 +59,11 @@ class _Line:
               help="How long a continuation gets at most.")  # fmt: skip
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1),
               help="How many rows go through the base model at once.")  # fmt: skip
-@click.option("--temperature", type=click.FloatRange(0, min_open=True),
+@click.option("--temperature", type=click.FloatRange(0.01, 100),
               help="Draw each token, this freely; the likeliest one without it.")  # fmt: skip
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True),
               help="Draw from the likeliest tokens that make up this share.")  # fmt: skip
-@click.option("--seed", type=int, help="What drawing starts from.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="What drawing starts from.")
 @click.option("--device", type=click.Choice(_DEVICES), default="auto", show_default=True,
               help="Where the base model runs.")  # fmt: skip
 @click.option("--dtype", type=click.Choice(_DTYPES), default="auto", show_default=True,
@@ -144,25 +145,39 @@ def _line(number: int, raw: str, default: str | None, known: Sequence[str]) -> _
     if not raw.lstrip().startswith("{"):
         return _Line(number=number, text=raw, prompt=default, more={})
     try:
-        fields = json.loads(raw)
+        fields = json.loads(raw, parse_constant=_no_constant)
+        raw.encode()
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise click.ClickException(f"line {number} holds half a character; leave it out") from error
+    except RecursionError as error:
+        raise click.ClickException(f"line {number} is nested too deep to be read") from error
     except ValueError as error:
         raise click.ClickException(
             f"line {number} begins as a JSON object and is none ({error}); mend it, or write texts that begin "
             'with { as {"text": "…"}'
         ) from error
     text, prompt = fields.pop("text", None), fields.pop("prompt", default)
+    for ours in _OURS:  # of an earlier run, whose output this file may be
+        fields.pop(ours, None)
     if not isinstance(text, str):
         raise click.ClickException(f'line {number} has no "text" that is a text: {raw[:60]}')
     if prompt is not None and prompt not in known:
         listed = ", ".join(known) or "none"
         raise click.ClickException(
-            f"line {number} names the prompt {prompt!r}, and given are {listed}; add --prompt {prompt}"
+            f"line {number} names the prompt {prompt!r}, and given are {listed}; add it with --prompt"
         )
     return _Line(number=number, text=text, prompt=prompt, more=fields)
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _sampling(temperature: float | None, top_p: float | None, seed: int | None) -> dict[str, Any]:
     """Return what ``generate`` takes for drawing tokens."""
+    if temperature is not None and temperature != temperature:  # noqa: PLR0124  # nan
+        raise click.UsageError("--temperature is nan; give a number")
     if temperature is None:
         if top_p is not None or seed is not None:
             raise click.UsageError("--top-p and --seed are for drawing: add --temperature")
@@ -201,9 +216,18 @@ def _attach(
         model: Any = load_base(base, first, dtype=dtype)
         model.to(_device(device))
         prompted = attach(model, policy=policy)
+    from promptreg.errors import IncompatibleModelError
+
     try:
         for name, each in pulled.items():
-            prompted.add(each, name=name, warm=False)
+            try:
+                prompted.add(each, name=name, warm=False)
+            except IncompatibleModelError:
+                if dtype != "auto":
+                    output.note(
+                        f"note: --dtype {dtype} may round the base model's weights; try auto"
+                    )
+                raise
             if each.version.yanked is not None:
                 reason = each.version.yanked.reason
                 output.note(f"warning: {each.version.ref} was yanked: {reason}")

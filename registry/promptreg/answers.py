@@ -76,11 +76,12 @@ def label_ids(
     for at, ids in enumerate(found):
         for other, longer in enumerate(found):
             if at != other and longer[: len(ids)] == ids:
+                same = longer == ids
                 raise InvalidValueError(
                     "the label",
                     labels[at],
-                    f"its tokens begin those of {labels[other]!r}",
-                    "use label words of which none begins another",
+                    f"its tokens {'are' if same else 'begin'} those of {labels[other]!r}",
+                    "use label words that the tokenizer knows, of which none begins another",
                 )
     return found
 

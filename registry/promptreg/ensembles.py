@@ -10,7 +10,7 @@ from typing import Any
 
 from promptreg.errors import ConflictError, InvalidValueError
 from promptreg.layouts import FEWEST_MEMBERS, PROMPT_EMBEDDINGS, member_name
-from promptreg.prompts import Method, Placement, PulledPrompt, SoftPrompt, Tensor, Vote
+from promptreg.prompts import Method, Placement, PulledPrompt, SoftPrompt, TaskType, Tensor, Vote
 
 __all__ = ["combine", "members_of"]
 
@@ -53,6 +53,14 @@ def combine(members: Sequence[PulledPrompt], *, vote: Vote | str) -> SoftPrompt:
         raise InvalidValueError("the members", ", ".join(refs), reason, "name more prompts")
     _check_alike(members)
     _check_each(members)
+    first = members[0].prompt
+    if _vote(vote) is Vote.MEAN and not first.labels and first.task_type is not TaskType.SEQ_CLS:
+        raise InvalidValueError(
+            "the vote",
+            str(Vote.MEAN),
+            "the members have no labels to be probable",
+            "vote by majority",
+        )
     return SoftPrompt(
         method=Method.ENSEMBLE,
         tensors={

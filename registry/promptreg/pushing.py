@@ -15,6 +15,7 @@ from promptreg.prompts import PromptVersion, Scalar, SoftPrompt
 __all__ = [
     "Pushed",
     "check_facts",
+    "check_manner",
     "check_words",
     "complete",
     "plain",
@@ -40,9 +41,7 @@ class Pushed:
     notes: tuple[str, ...] = ()
 
 
-def check_facts(
-    *, aliases: Sequence[str], labels: Sequence[str], template: str | None, note: str | None
-) -> None:
+def check_facts(*, aliases: Sequence[str], labels: Sequence[str], note: str | None) -> None:
     """Return if what a person said beside the prompt can be registered.
 
     Raises:
@@ -53,14 +52,28 @@ def check_facts(
     check_words("the labels", labels)
     for alias in aliases:
         check_alias(alias)
-    if template is not None and template.count("{text}") != 1:
-        reason = "the input has no one place in it"
-        raise InvalidValueError(
-            "the template", template, reason, "write {text} once, where it goes"
-        )
     if note is not None and len(note) > _LONGEST_NOTE:
         reason = f"it has {len(note):,} characters, and {_LONGEST_NOTE:,} are kept"
         raise InvalidValueError("the note", note, reason, "say it shorter, or link to it")
+
+
+def check_manner(prompt: SoftPrompt) -> None:
+    """Return if a prompt says how to use it: a place for the text, and labels that differ.
+
+    Raises:
+        InvalidValueError: It does not.
+    """
+    if prompt.template is not None and prompt.template.count("{text}") != 1:
+        raise InvalidValueError(
+            "the template",
+            prompt.template,
+            "the input has no one place in it",
+            "write {text} once, where it goes",
+        )
+    for at, label in enumerate(prompt.labels):
+        if not label.strip() or label in prompt.labels[:at]:
+            reason = "it is given twice" if label.strip() else "it is empty"
+            raise InvalidValueError("the label", label, reason, "use labels that differ")
 
 
 def check_words(what: str, words: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from promptreg.prompts import PromptVersion, PulledPrompt, Scalar, SoftPrompt, T
 from promptreg.pushing import (
     Pushed,
     check_facts,
+    check_manner,
     check_words,
     complete,
     plain,
@@ -175,7 +176,7 @@ class Registry:
         from promptreg.manifests import manifest_bytes
 
         check_task(task)
-        check_facts(aliases=aliases, labels=labels, template=template, note=note)
+        check_facts(aliases=aliases, labels=labels, note=note)
         known, table = self._known(base)
         prompt = complete(
             prompt,
@@ -184,6 +185,7 @@ class Registry:
             template=template,
             labels=labels,
         )
+        check_manner(prompt)
         check_shape(prompt, known)
         parent_ref = None if parent is None else self.resolve(parent).ref
         tensors = dump_tensors(prompt.tensors)
@@ -264,7 +266,7 @@ class Registry:
         from promptreg.ensembles import combine
 
         check_words("the members", members)
-        check_facts(aliases=aliases, labels=(), template=None, note=note)
+        check_facts(aliases=aliases, labels=(), note=note)
         pulled = [self.pull(reference, base=base) for reference in members]
         prompt = combine(pulled, vote=vote)
         return self.push(

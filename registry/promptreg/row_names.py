@@ -48,12 +48,16 @@ def choose_rows(
             f"prompts is the text {names!r}, and a batch takes a list of names, one a row",
             f"pass prompts=[{names!r}] * {count}",
         )
+    names = list(names)
     if len(names) != count:
         raise AttachError(
             f"prompts has {len(names)} entries, and the batch {count} rows",
             "pass one entry a row, None for the bare base model",
         )
-    found = {name: find_prompt(name, held) for name in set(names) if name is not None}
+    for name in names:
+        if name is not None and not isinstance(name, str):
+            raise unknown_prompt(name, held)
+    found = {name: find_prompt(name, held) for name in dict.fromkeys(names) if name is not None}
     return [None if name is None else found[name] for name in names]
 
 

@@ -29,16 +29,26 @@ def test_ensemble_gives_programs_one_object(filled: Shell) -> None:
     assert (pushed["ref"], pushed["created"]) == ("words@3", True)
 
 
-def test_all_that_a_person_says_of_an_ensemble_is_registered(filled: Shell, base: Path) -> None:
+def test_all_that_a_person_says_of_an_ensemble_is_registered(
+    filled: Shell, base: Path, reverse: Path, shout: Path
+) -> None:
     facts = ("--metric", "accuracy=0.97", "--alias", "best", "--note", "two of two")
-    filled("ensemble", "words@2", "words@1", "--vote", "mean", "--base", base, *facts)
+    for prompt in (reverse, shout):
+        words = ("--label", "a", "--label", "b")
+        filled("push", prompt, "--task", "words", "--base", base, "--no-canary", *words)
+    filled("ensemble", "words@4", "words@3", "--vote", "mean", "--base", base, *facts)
     (shown,) = filled.json("show", "words@best")
-    assert (shown["method"], shown["members"]) == ("ensemble", ["words@2", "words@1"])
+    assert (shown["method"], shown["members"]) == ("ensemble", ["words@4", "words@3"])
     assert (shown["vote"], shown["canary"]) == ("mean", False)
     assert (shown["metrics"], shown["aliases"]) == ({"accuracy": 0.97}, ["best"])
     assert shown["note"] == "two of two"
     one, other = (filled.json("show", f"words@{version}")[0]["tokens"] for version in (1, 2))
     assert shown["tokens"] == one + other
+
+
+def test_a_mean_of_no_probabilities_is_refused(filled: Shell) -> None:
+    refused = filled("ensemble", "words@1", "words@2", "--vote", "mean", code=1)
+    assert "the members have no labels to be probable; vote by majority" in refused.stderr
 
 
 def test_show_names_the_members_and_the_vote(filled: Shell) -> None:

@@ -147,3 +147,40 @@ def test_an_unknown_prompt_says_what_there_is(base: Path) -> None:
     result = run(base, "--prompt", "spam", typed="garden\n")
     assert result.exit_code == 1
     assert "no task is named 'spam'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ('{"text": "\\ud800x"}', "line 1 holds half a character"),
+        ('{"text": "a", "n": NaN}', "NaN is no JSON"),
+        ('{"text": "a", "n": ' + "[" * 100_000, "nested too deep"),
+    ],
+)
+def test_lines_that_no_program_could_read_again_are_named(
+    base: Path, typed: str, said: str
+) -> None:
+    result = run(base, "--prompt", "shout", typed=typed)
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+def test_fields_of_an_earlier_answer_are_not_taken_for_this_ones(base: Path) -> None:
+    line = {"text": "garden", "error": "old", "scores": {"a": 1}, "answer": "x", "id": 1}
+    (answer,) = answers(run(base, "--prompt", "shout", typed=json.dumps(line)).stdout)
+    assert answer == {"id": 1, "text": "garden", "prompt": "shout", "answer": "GARDEN!"}
+
+
+@pytest.mark.parametrize("options", [("--temperature", "nan"), ("--temperature", "1e-40")])
+def test_a_temperature_is_a_number_that_can_be_divided_by(
+    base: Path, options: tuple[str, str]
+) -> None:
+    result = run(base, "--prompt", "shout", *options, typed="garden\n")
+    assert result.exit_code == 2
+    assert "temperature" in result.stderr
+
+
+def test_rounded_weights_are_named_as_the_reason(base: Path) -> None:
+    result = run(base, "--prompt", "shout", "--dtype", "float16", typed="garden\n")
+    assert result.exit_code == 1
+    assert "--dtype float16 may round the base model's weights" in result.stderr

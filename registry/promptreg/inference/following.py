@@ -74,8 +74,10 @@ class Follower:
         Raises:
             PromptregError: One cannot be had, or does not fit; those before it stay attached.
         """
-        for reference in self._references:
-            self._holder.add(self._pull(self._resolve(reference)), name=reference, replace=True)
+        # All are pulled before one is attached.
+        pulled = [(name, self._pull(self._resolve(name))) for name in self._references]
+        for name, prompt in pulled:
+            self._holder.add(prompt, name=name, replace=True)
 
     def renew(self) -> list[str]:
         """Look every reference up once; return what changed, a sentence each."""
@@ -83,9 +85,16 @@ class Follower:
             said = [change for name in self._references if (change := self._renew(name))]
         for change in said:
             _log.info("%s", change)
-            if self._on_change is not None:
-                self._on_change(change)
+            self._tell(change)
         return said
+
+    def _tell(self, change: str) -> None:
+        if self._on_change is None:
+            return
+        try:
+            self._on_change(change)
+        except Exception:  # the caller's own; other changes are still to be told
+            _log.exception("on_change failed")
 
     def start(self, interval: float) -> None:
         """Look the references up every ``interval`` seconds, in a thread."""
@@ -98,7 +107,8 @@ class Follower:
     def close(self) -> None:
         """Stop. What a look has begun, it ends."""
         self._stopped.set()
-        if self._thread is not None:
+        # Its own thread may close it, from on_change.
+        if self._thread not in {None, threading.current_thread()}:
             self._thread.join()
 
     def __enter__(self) -> Self:
@@ -180,17 +190,24 @@ def follow(
         NotFoundError, IncompatibleModelError, …: What a reference means now cannot be had, or does not fit;
             what was attached before is as it was.
     """
-    if not interval > 0:
+    if isinstance(references, str):
         raise ConfigurationError(
-            "interval", str(interval), "it is not above 0", "pass how many seconds to wait"
+            "references", references, "a text is no list of references", f"pass [{references!r}]"
+        )
+    if not isinstance(interval, int | float) or not 0 < interval <= threading.TIMEOUT_MAX:
+        raise ConfigurationError(
+            "interval", str(interval), "it is no time to wait", "pass a number of seconds above 0"
         )
     before = dict(prompted.prompts)
     follower = Follower(prompted, registry, references, on_change=on_change)
     try:
         follower.attach()
     except BaseException:
-        for name in set(references) & prompted.prompts.keys() - before.keys():
-            prompted.remove(name)
+        for name in set(references) & prompted.prompts.keys():
+            if name not in before:
+                prompted.remove(name)
+            elif prompted.prompts[name] is not before[name]:
+                prompted.put_back(before[name])
         raise
     follower.start(interval)
     return follower

@@ -74,6 +74,14 @@ class Anatomy:
         return bool(getattr(decoder_config(self.model.config), "hidden_size_per_layer_input", None))
 
     @property
+    def counts_columns(self) -> bool:
+        """Whether a decoder takes a token's column for its position, whatever the mask, and cannot be told."""
+        tables = any(
+            name.rpartition(".")[2] in _POSITION_TABLES for name, _ in self.model.named_modules()
+        )
+        return "position_ids" not in self.accepts and tables
+
+    @property
     def embedding(self) -> nn.Module:
         """The module that turns token ids [B, T] into vectors [B, T, H], scaled if the model scales them."""
         module: nn.Module = self.model.get_input_embeddings()

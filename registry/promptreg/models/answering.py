@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, pad
 from transformers.modeling_outputs import BaseModelOutput
 
 from promptreg.answers import Answer, choose_label, fill, label_ids, vote
@@ -65,6 +65,7 @@ def answer_texts(
         batch_size: How many rows go through the base model at once.
         arguments: What ``generate`` takes besides.
     """
+    _check_arguments(texts, batch_size, arguments)
     jobs = _plan(prompted, texts, prompts)
     _check_rooms(prompted, jobs)
     answers: dict[_Job, Answer] = {}
@@ -75,7 +76,7 @@ def answer_texts(
         (choose, [job for job in jobs if job.labels]),
         (write, [job for job in jobs if not job.labels]),
     ):
-        for batch in _batches(own, batch_size):
+        for batch in _batches(prompted, own, batch_size):
             try:
                 found: Sequence[Answer | None] = step(batch)
             except NonFiniteError as error:
@@ -88,6 +89,31 @@ def answer_texts(
         names = [next(job.name for job in failed if job.row == row) for row in rows]
         raise NonFiniteError(rows, names, voted)
     return [answer for answer in voted if answer is not None]
+
+
+def _check_arguments(
+    texts: Sequence[object], batch_size: int, arguments: Mapping[str, Any]
+) -> None:
+    """Return if these are texts, and what ``generate`` takes that leaves one answer a text."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise AttachError(f"text {row} is a {type(text).__name__}", "pass texts")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise AttachError(
+                f"text {row} holds half a character ({error.reason})", "leave the half out"
+            ) from error
+    if batch_size < 1:
+        raise AttachError(f"batch_size is {batch_size}", "pass 1 or more")
+    for name, single in _ONE_ANSWER.items():
+        if arguments.get(name) not in (None, single):
+            raise AttachError(
+                f"{name} is {arguments[name]}, and a text has one answer", "call generate for more"
+            )
+
+
+_ONE_ANSWER = {"num_return_sequences": 1, "return_dict_in_generate": False, "streamer": None}
 
 
 def _plan(
@@ -164,11 +190,23 @@ def _check_rooms(prompted: "PromptedModel", jobs: Sequence[_Job]) -> None:
             )
 
 
-def _batches(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
+def _batches(prompted: "PromptedModel", jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
     """Yield the jobs, those of like length together, so that little goes into padding."""
-    ordered = sorted(jobs, key=lambda job: len(job.ids), reverse=True)
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+    apart: dict[int, list[_Job]] = {}
+    for job in jobs:
+        apart.setdefault(_prefix_length(prompted, job), []).append(job)
+    for group in apart.values():
+        ordered = sorted(group, key=lambda job: len(job.ids), reverse=True)
+        for start in range(0, len(ordered), size):
+            yield ordered[start : start + size]
+
+
+def _prefix_length(prompted: "PromptedModel", job: _Job) -> int:
+    """Return the length of a job's prompt of keys and values where only like ones may share a batch, else 0."""
+    alike = prompted.anatomy.kind is Kind.ENCODER or (
+        prompted.anatomy.kind is Kind.ENCODER_DECODER and prompted.anatomy.counts_columns
+    )
+    return job.tokens.length if alike and job.tokens and job.tokens.key_table else 0
 
 
 def _padded(
@@ -239,10 +277,17 @@ def _score_continued(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[li
         return scores
     rows = [at for at, _ in pairs]
     labels = [jobs[at].label_ids[label] for at, label in pairs]
+    cache = output.get("past_key_values")
+    if cache is None or not all(hasattr(each, "batch_select_indices") for each in cache.layers):
+        rest = _score_anew(
+            prompted, [(jobs[at], ids) for (at, _), ids in zip(pairs, labels, strict=True)]
+        )
+        for (at, label), score in zip(pairs, rest, strict=True):
+            scores[at][label] = score
+        return scores
     given = _padded([ids[:-1] for ids in labels], prompted.device, left=False)
     mask = torch.cat([batch["attention_mask"][rows], given["attention_mask"]], dim=1)
     # Each text is read once: its cache is what all of its labels go on from.
-    cache = output.past_key_values
     cache.batch_select_indices(torch.tensor(rows, device=prompted.device))
     logits = prompted.run(
         mixed.select(rows),
@@ -252,6 +297,20 @@ def _score_continued(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[li
     for (at, label), score in zip(pairs, rest, strict=True):
         scores[at][label] += score
     return scores
+
+
+def _score_anew(
+    prompted: "PromptedModel", pairs: Sequence[tuple[_Job, Sequence[int]]]
+) -> list[float]:
+    """Return how likely each label is behind its text, where no cache can be shared: a row a label."""
+    batch = _padded([[*job.ids, *ids[:-1]] for job, ids in pairs], prompted.device, left=True)
+    logits = prompted.run(prompted.mix([job.tokens for job, _ in pairs]), dict(batch)).logits
+    longest = max(len(ids) for _, ids in pairs)
+    own = [  # each row's last ones, brought to the front of it
+        logits[at, -len(ids) :] for at, (_, ids) in enumerate(pairs)
+    ]
+    front = torch.stack([pad(each, (0, 0, 0, longest - len(each))) for each in own])
+    return _sum_of(front, [ids for _, ids in pairs])
 
 
 def _score_decoded(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list[float]]:
@@ -309,14 +368,15 @@ def _write(
     """Return the continuation of each job's text; None for one that got no numbers."""
     batch = _padded([job.ids for job in jobs], prompted.device, left=True)
     tokenizer = prompted.tokenizer
-    settings = {"max_new_tokens": max_new_tokens, **arguments}
+    settings = {"max_new_tokens": _room(prompted, jobs, max_new_tokens), **arguments}
     if prompted.generation_config.pad_token_id is None:
         # Only the text of a row that ended early is padded with it, and decoding leaves it out.
         pad = tokenizer.pad_token_id
         settings.setdefault("pad_token_id", tokenizer.eos_token_id if pad is None else pad)
     failed: tuple[int, ...] = ()
     try:
-        output = prompted.generate_rows([job.tokens for job in jobs], {**batch, **settings})
+        rows = prompted.mix([job.tokens for job in jobs], [job.name for job in jobs])
+        output = prompted.generate_rows(rows, {**batch, **settings})
     except NonFiniteError as error:
         output, failed = error.output, error.rows
     if prompted.anatomy.kind is not Kind.ENCODER_DECODER:
@@ -326,6 +386,15 @@ def _write(
         None if at in failed else Answer(prompt=job.name, text=str(text).strip())
         for at, (job, text) in enumerate(zip(jobs, written, strict=True))
     ]
+
+
+def _room(prompted: "PromptedModel", jobs: Sequence[_Job], wanted: int) -> int:
+    """Return how many tokens may be written: those wanted, or as many as a table of positions has left."""
+    anatomy = prompted.anatomy
+    if anatomy.window is None or not anatomy.learned_positions or anatomy.kind is not Kind.DECODER:
+        return wanted
+    taken = max(len(job.ids) + (job.tokens.length if job.tokens else 0) for job in jobs)
+    return max(min(wanted, anatomy.window - taken), 1)
 
 
 def _vote(

@@ -1,7 +1,7 @@
 """What a prompted model holds: its prompts by name, and their keys and values."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 
 from promptreg.errors import ConflictError
@@ -66,6 +66,14 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._prompts)
+
+    def values(self) -> ValuesView[AttachedPrompt]:
+        """Return the prompts as they are now, whoever comes and goes."""
+        return self._prompts.values()
+
+    def items(self) -> ItemsView[str, AttachedPrompt]:
+        """Return names and prompts as they are now."""
+        return self._prompts.items()
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -133,12 +141,17 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
         return choose_rows(names, count, self._prompts)
 
     def rows(
-        self, owners: Sequence[VirtualTokens | None], *, as_embeddings: bool = False
+        self,
+        owners: Sequence[VirtualTokens | None],
+        names: Sequence[str | None] = (),
+        *,
+        as_embeddings: bool = False,
     ) -> MixedRows:
         """Return the virtual tokens of a batch.
 
         Args:
             owners: [B] Each row's; None for the bare base model.
+            names: [B] What the caller named them by, if it did.
             as_embeddings: Whether to use as embeddings all that can be used so.
         """
         wanted = {
@@ -149,7 +162,7 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
             and self.tables.serves(owner)
         }
         tables = self.tables.of(wanted, kept=self._holds) if wanted else {}
-        return mix(owners, tables)
+        return mix(owners, tables, names)
 
     def _is_there(self, prompt: AttachedPrompt) -> bool:
         """Return whether this very version is held.

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from promptreg.errors import MissingDependencyError
+from promptreg.errors import ConfigurationError, MissingDependencyError
 from promptreg.models.reports import Policy
 from promptreg.prompts import PulledPrompt, SoftPrompt
 
@@ -49,7 +49,7 @@ def attach(
         CanaryError: The policy is ``canary``, and the recorded outputs did not come back, or there are none.
         AttachError: Prompt and base model fit, but not for use in that way; or ``prompts`` holds no prompt.
         BaseModelError: The base model's weights cannot be fingerprinted (it is quantised, say).
-        ConfigurationError: There is no such policy.
+        ConfigurationError: There is no such policy, or ``key_value_bytes`` is no number of bytes.
         ConflictError: Two of the prompts have one name.
         MissingDependencyError: torch or transformers is not installed.
     """
@@ -59,6 +59,10 @@ def attach(
         from promptreg.models.proving import read_policy
     except ImportError as error:
         raise MissingDependencyError("transformers", "torch", "attaching a prompt") from error
+    if isinstance(key_value_bytes, bool | str) or key_value_bytes < 0:
+        raise ConfigurationError(
+            "key_value_bytes", str(key_value_bytes), "it is no number of bytes", "pass 2 * 2**30"
+        )
     prompted = PromptedModel(
         examine(model),
         policy=read_policy(policy),

@@ -8,7 +8,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from promptreg.errors import AttachError
 from promptreg.models.anatomy import Anatomy
-from promptreg.models.batches import check_window, past_length, read_batch
+from promptreg.models.batches import Batch, check_window, past_length, read_batch
 from promptreg.models.inputs import virtual_embeddings
 from promptreg.models.mixing import MixedRows
 from promptreg.models.placing import Alignment, Layout, lay_out
@@ -75,6 +75,9 @@ def seq2seq_generation(anatomy: Anatomy, rows: MixedRows, settings: "Settings") 
                 "cache cannot begin with them",
                 "leave cache_implementation out",
             )
+        _begin_with_start(settings)
+        # Without a cache the decoder would read all anew at each step, the prompt only at the first.
+        settings["use_cache"] = True
         arguments.update(_decoder_arguments(anatomy, rows.cached, arguments))
     if rows.embedded is None:
         _check_padding(anatomy, arguments)
@@ -118,12 +121,27 @@ def _encoder_arguments(
     batch = read_batch(arguments.get("input_ids"), arguments.get("inputs_embeds"), mask)
     check_window(anatomy, mixed, batch.length, batch.mask)
     layout = _layout(rows, batch.rows, batch.length, batch.device, batch.mask, anatomy.window)
-    text = batch.embedded(anatomy)
+    text = _as_alone(anatomy, rows, batch)
     return {
         "input_ids": None,
         "inputs_embeds": layout.merge(virtual_embeddings(rows, text), text),
         "attention_mask": _mask(layout, batch.rows, batch.device),
     }
+
+
+def _as_alone(anatomy: Anatomy, rows: VirtualRows, batch: Batch) -> Tensor:
+    """Return [B, T, H] The embedded text, scaled in the rows without virtual tokens among it.
+
+    Some encoders (Marian's, Pegasus') scale what they embed themselves and not what comes embedded. A prompt
+    was trained beside text as it comes; a row without one must get what its ids would have got.
+    """
+    text = batch.embedded(anatomy)
+    encoder: Any = anatomy.model.get_encoder()
+    scale = getattr(encoder, "embed_scale", None)
+    if scale is None or hasattr(anatomy.embedding, "embed_scale") or rows.mask is None:
+        return text
+    bare = rows.mask.sum(dim=1) == 0  # [B]
+    return torch.where(bare[:, None, None], text * scale, text)
 
 
 def _encoded(rows: VirtualRows, states: Tensor, mask: Tensor | None) -> dict[str, Any]:
@@ -172,7 +190,7 @@ def _decoder_arguments(
     anatomy: Anatomy, rows: VirtualRows, arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the decoder's cache, which begins with the prompt, and its mask."""
-    if rows.mask is not None and anatomy.counts_padding:
+    if rows.mask is not None and anatomy.counts_columns:
         raise AttachError(
             f"the prompts of this batch have several lengths, and the decoder of a "
             f"{type(anatomy.model).__name__} counts columns as positions: a row would get other outputs than "
@@ -208,6 +226,26 @@ def _decoder_arguments(
         cache.prefill(rows.key_values, layout)
     ready["past_key_values"] = EncoderDecoderCache(cache, DynamicCache())
     return ready
+
+
+def _begin_with_start(settings: "Settings") -> None:
+    """Let the decoder's own text begin with its start token, as ``generate`` would see to.
+
+    It would do so after the mask beside the prompt was made.
+    """
+    given = settings.arguments.get("decoder_input_ids")
+    start = settings["decoder_start_token_id"]
+    if start is None:
+        start = settings["bos_token_id"]
+    if given is None or start is None or bool((given[:, 0] == start).all()):
+        return
+    settings.arguments["decoder_input_ids"] = torch.cat(
+        [given.new_full((len(given), 1), start), given], dim=1
+    )
+    mask = settings.arguments.get("decoder_attention_mask")
+    if mask is not None:
+        ones = mask.new_ones(len(mask), 1)
+        settings.arguments["decoder_attention_mask"] = torch.cat([ones, mask], dim=1)
 
 
 def _decoder_length(arguments: dict[str, Any]) -> int:

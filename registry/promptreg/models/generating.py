@@ -94,7 +94,7 @@ def can_prefill(settings: Settings) -> bool:
     return begins_prefilled(cache) and settings["cache_implementation"] in {*_GROWING, "static"}
 
 
-def refuse_unsupported(settings: Settings) -> None:
+def refuse_unsupported(settings: Settings, model_type: str) -> None:
     """Return if ``generate`` will see the prompt in the way that the settings ask for.
 
     Raises:
@@ -105,6 +105,12 @@ def refuse_unsupported(settings: Settings) -> None:
             raise AttachError(
                 f"{what} ({name}) would run the base model without its prompt", remedy
             )
+    if settings["cache_implementation"] == "static" and model_type in _WRONG_STATIC:
+        raise AttachError(
+            f"a static cache gives other tokens than a growing one on a {model_type}, whose layers do not "
+            "leave out its unused columns",
+            "leave cache_implementation out",
+        )
     if settings["cache_implementation"] == "paged":
         raise AttachError(
             "continuous batching (cache_implementation='paged') takes token ids alone, so no prompt",
@@ -112,6 +118,7 @@ def refuse_unsupported(settings: Settings) -> None:
         )
 
 
+_WRONG_STATIC = {"gpt_neo"}
 _PLAIN = "generate without it"
 _UNSUPPORTED = {
     "assistant_model": ("assisted generation", _PLAIN),
@@ -263,6 +270,8 @@ def _first_step(
     layers: tuple[Tensor, ...], layout: Layout, dim: int, rows: int, *, cached: bool
 ) -> tuple[Tensor, ...]:
     width = layout.width - layout.virtual if cached else layout.width
+    if not layers:  # some attention implementations give none
+        return layers
     if layers[0].shape[dim] != width:
         return layers
     repeated = layout.repeated(len(layers[0]) // rows)
@@ -319,17 +328,19 @@ def _set_lengths(
 ) -> None:
     """Let lengths count the text and the new tokens, as the caller sees them.
 
-    Given embeddings, transformers takes their length S off ``max_length`` and ``min_length``: so it is added.
+    Given embeddings, transformers takes their length S off ``max_length`` and ``min_length``, unless it is that
+    of the ids beside them: so it is added.
     """
     counted = batch.length if batch.ids is not None else 0
+    added = width if counted != width else 0
     asked = settings.asked("max_new_tokens") or settings.asked("max_length")
     most = settings["max_length"] if settings["max_new_tokens"] is None else None
     new = settings["max_new_tokens"]
     if most is not None:
         new = most - batch.length
-        settings["max_length"] = new + counted + width
+        settings["max_length"] = new + counted + added
     if (least := settings["min_length"]) and settings["min_new_tokens"] is None:
-        settings["min_length"] = least - batch.length + counted + width
+        settings["min_length"] = least - batch.length + counted + added
     if not anatomy.learned_positions or anatomy.window is None:
         return
     virtual = rows.lengths

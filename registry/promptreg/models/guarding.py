@@ -19,8 +19,8 @@ class FiniteGuard(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
         """Return [B * N, V] ``scores``, with zeros in the rows that hold no numbers."""
-        # Other processors put -inf where a token may not stand: only where all are, nothing is left.
-        failed = ~scores.amax(dim=-1).isfinite()
+        # Other processors put -inf where a token may not stand, and that is no failure.
+        failed = ~(scores.amax(dim=-1) < torch.inf)
         self._failed = failed if self._failed is None else self._failed | failed
         if scores.device.type == "cpu" and not failed.any():
             return scores  # to look is free here, and a copy over a large vocabulary is not

@@ -38,6 +38,7 @@ def forward_arguments(
     if past is not None:
         return _continued(anatomy, rows, batch, arguments, past), ()
     check_window(anatomy, rows, batch.length, batch.mask)
+    _check_alike(anatomy, rows)
     first, last = rows.parts[:-1], rows.parts[-1]
     layouts = []
     for part in first:
@@ -89,6 +90,23 @@ def _placed(
     ready.update(_per_token(anatomy, rows, batch, layout, arguments))
     ready.update(_logits_to_keep(anatomy, rows, layout, arguments))
     return ready, layout
+
+
+def _check_alike(anatomy: Anatomy, rows: MixedRows) -> None:
+    """Return if an encoder, which counts a prompt's keys as positions, gets as many of them in each row.
+
+    Raises:
+        AttachError: It does not.
+    """
+    cached = rows.cached
+    if anatomy.kind is not Kind.ENCODER or cached is None or cached.mask is None:
+        return
+    raise AttachError(
+        f"some rows of this batch have a prompt of {cached.length} keys and values, others fewer or none, "
+        f"and a {type(anatomy.model).__name__} counts positions from behind them: rows would get other "
+        "outputs than alone",
+        "give rows whose prefixes differ in length a batch of their own",
+    )
 
 
 def check_padding(anatomy: Anatomy, layout: Layout, batch: Batch) -> None:

@@ -23,12 +23,14 @@ class MixedRows:
         embedded: Those that are embeddings, to be put among the text's; None if no row has any.
         cached: Those that are keys and values, to begin the cache with; None if no row has any.
         owners: [B] Whose each row is: None for the bare base model.
+        names: [B] What the caller named them by, if it did.
     """
 
     count: int
     embedded: VirtualRows | None = None
     cached: VirtualRows | None = None
     owners: tuple[VirtualTokens | None, ...]
+    names: tuple[str | None, ...] = ()
 
     @property
     def parts(self) -> tuple[VirtualRows, ...]:
@@ -51,6 +53,7 @@ class MixedRows:
             embedded=None if self.embedded is None else _place_of(self.embedded, rows),
             cached=None if self.cached is None else _place_of(self.cached, rows),
             owners=tuple(self.owners[row] for row in rows),
+            names=tuple(self.names[row] for row in rows) if self.names else (),
         )
 
     @property
@@ -70,13 +73,16 @@ def _place_of(part: VirtualRows, rows: Sequence[int]) -> VirtualRows:
 
 
 def mix(
-    owners: Sequence[VirtualTokens | None], tables: Mapping[VirtualTokens, KeyTable]
+    owners: Sequence[VirtualTokens | None],
+    tables: Mapping[VirtualTokens, KeyTable],
+    names: Sequence[str | None] = (),
 ) -> MixedRows:
     """Return the virtual tokens of a batch.
 
     Args:
         owners: [B] Each row's virtual tokens; None for the bare base model.
         tables: The keys and values of those that are to be used so.
+        names: [B] What the caller named them by, if it did.
     """
     embedded = [None if owner is None or owner in tables else owner for owner in owners]
     cached = [owner if owner is not None and owner in tables else None for owner in owners]
@@ -85,6 +91,7 @@ def mix(
         embedded=_embedded(embedded) if any(embedded) else None,
         cached=_cached(cached, tables) if any(cached) else None,
         owners=tuple(owners),
+        names=tuple(names),
     )
 
 

@@ -155,7 +155,7 @@ class KeyTables:
                 self.drop(tokens)
             raise AttachError(
                 "the base model makes keys and values of the prompt that are not finite",
-                "load the base model in bfloat16 or float32: float16 holds no number above 65,504",
+                "check the prompt's numbers, or load the base model in a wider dtype",
             )
 
     def drop(self, tokens: VirtualTokens) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -80,6 +81,7 @@ class PromptedModel(FrozenModel):
         self._policy = policy
         self._prompts = AttachedPrompts(anatomy, key_value_bytes)
         self._static = StaticCaches()
+        self._begun: WeakKeyDictionary[Any, MixedRows] = WeakKeyDictionary()
         for prompt in prompts:
             self._prompts.put(prompt)
 
@@ -134,6 +136,8 @@ class PromptedModel(FrozenModel):
             ConflictError: Another prompt has that name.
         """
         self._check()
+        if name is not None and (not isinstance(name, str) or not name.strip()):
+            raise AttachError(f"the name is {name!r}", "pass a text, or leave name out")
         tokens, report = prove(
             self._anatomy,
             prompt,
@@ -154,6 +158,11 @@ class PromptedModel(FrozenModel):
         )
         self._prompts.put(attached, replace=replace, warm=warm)
         return attached.name
+
+    def put_back(self, prompt: AttachedPrompt) -> None:
+        """Attach again, under its name, a prompt that was attached to this very model and replaced."""
+        self._check()
+        self._prompts.put(prompt, replace=True)
 
     def remove(self, name: str) -> None:
         """Let go of a prompt. A batch that runs with it goes on.
@@ -193,12 +202,14 @@ class PromptedModel(FrozenModel):
         """
         arguments.update(input_ids=input_ids, attention_mask=attention_mask)
         self._check()
-        owners = self._owners(prompts, _count_rows(arguments))
+        if input_ids is not None and arguments.get("inputs_embeds") is not None:
+            raise AttachError("input_ids and inputs_embeds were passed", "pass one of them")
+        chosen = self._chosen(prompts, _count_rows(arguments))
         cache = arguments.get("past_key_values")
         # A text's first token is predicted from the last virtual one, which must then go through the model.
         predicts = arguments.get("labels") is not None and self._model.can_generate()
         through = not begins_prefilled(cache) or (predicts and cache is None)
-        return self.run(self.mix(owners, as_embeddings=through), arguments)
+        return self.run(self._rows(chosen, cache, as_embeddings=through), arguments)
 
     def generate(
         self,
@@ -231,28 +242,26 @@ class PromptedModel(FrozenModel):
             count = _count_rows(settings.arguments)
         else:
             count = rows_to_continue(settings)
-        return self.generate_rows(self._owners(prompts, count), settings.arguments)
+        return self._continue(self._chosen(prompts, count), settings)
 
-    def generate_rows(
-        self, owners: Sequence[VirtualTokens | None], arguments: dict[str, Any]
-    ) -> Any:
-        """Continue a batch with these virtual tokens [B], as ``generate`` does."""
+    def generate_rows(self, rows: MixedRows, arguments: dict[str, Any]) -> Any:
+        """Continue a batch with these virtual tokens, as ``generate`` does."""
         check_generates(self._anatomy)
         settings = Settings(self._anatomy, arguments)
-        refuse_unsupported(settings)
+        refuse_unsupported(settings, self.config.model_type)
         if self._anatomy.kind is Kind.ENCODER_DECODER:
-            rows = self.mix(owners)
-            return self._generate(owners, seq2seq_generation(self._anatomy, rows, settings))
+            return self._generate(rows, seq2seq_generation(self._anatomy, rows, settings))
         batch = read_generation_batch(self._anatomy, settings)
-        rows = self.mix(owners, as_embeddings=not can_prefill(settings))
         ready, layouts = decoder_generation(self._anatomy, rows, batch, settings, self._static)
         try:
-            output = self._generate(owners, ready)
+            output = self._generate(rows, ready)
         except NonFiniteError as error:
             error.output = finish(error.output, batch, rows, layouts)
             raise
         if isinstance(output, Tensor):  # an output object may hold the cache
             self._static.give_back(ready.get("past_key_values"))
+        else:
+            self._remember(output.get("past_key_values"), rows)
         return finish(output, batch, rows, layouts)
 
     def answer(
@@ -324,8 +333,17 @@ class PromptedModel(FrozenModel):
             number += 1
         return name
 
-    def _owners(self, names: Sequence[str | None] | None, count: int) -> list[VirtualTokens | None]:
-        """Return each row's virtual tokens."""
+    def _continue(self, chosen: Sequence[AttachedPrompt | None], settings: Settings) -> Any:
+        cache = settings.arguments.get("past_key_values")
+        decoder = self._anatomy.kind is not Kind.ENCODER_DECODER
+        through = decoder and not can_prefill(settings)
+        rows = self._rows(chosen, cache, as_embeddings=through)
+        return self.generate_rows(rows, settings.arguments)
+
+    def _chosen(
+        self, names: Sequence[str | None] | None, count: int
+    ) -> list[AttachedPrompt | None]:
+        """Return each row's prompt."""
         if not count:
             raise AttachError("the batch is empty", "pass input_ids with at least one row")
         chosen = self._prompts.chosen(names, count)
@@ -335,9 +353,35 @@ class PromptedModel(FrozenModel):
                     f"{prompt.name} is an ensemble of {len(prompt.tokens)} prompts, which vote on answers",
                     "call answer(), or name one of its members for each row",
                 )
-        return [None if prompt is None else prompt.tokens[0] for prompt in chosen]
+        return chosen
 
-    def _generate(self, owners: Sequence[VirtualTokens | None], ready: dict[str, Any]) -> Any:
+    def _rows(
+        self, chosen: Sequence[AttachedPrompt | None], cache: Any, *, as_embeddings: bool
+    ) -> MixedRows:
+        """Return the virtual tokens of a batch; those that a cache began with, if it goes on from one.
+
+        Raises:
+            AttachError: The cache began with other prompts.
+        """
+        names = [None if prompt is None else prompt.name for prompt in chosen]
+        begun = None if cache is None else self._begun.get(cache)
+        if begun is None or begun.count != len(names) or not int(cache.get_seq_length()):
+            owners = [None if prompt is None else prompt.tokens[0] for prompt in chosen]
+            return self._prompts.rows(owners, names, as_embeddings=as_embeddings)
+        if begun.names and list(begun.names) != names:
+            raise AttachError(
+                f"past_key_values began with the prompts {_listed(begun.names)}, and {_listed(names)} were "
+                "named",
+                "name those that it began with: they are in it",
+            )
+        return begun
+
+    def _remember(self, cache: Any, rows: MixedRows) -> None:
+        """Keep what ``cache`` began with, as long as it is there: a pass that goes on must count as it did."""
+        if cache is not None and cache not in self._begun:
+            self._begun[cache] = rows.select(range(rows.count))
+
+    def _generate(self, rows: MixedRows, ready: dict[str, Any]) -> Any:
         """Run the base model's ``generate``.
 
         Raises:
@@ -345,29 +389,25 @@ class PromptedModel(FrozenModel):
         """
         guard = FiniteGuard()
         processors = [*(ready.get("logits_processor") or ()), guard]
-        output = with_heads(self._model, owners).generate(
+        output = with_heads(self._model, rows.owners).generate(
             **{**ready, "logits_processor": processors}
         )
         check_read(ready.get("past_key_values"))
-        if rows := guard.failed_rows(len(owners)):
-            raise NonFiniteError(rows, [self._name_of(owners[row]) for row in rows], output)
+        if failed := guard.failed_rows(rows.count):
+            names = rows.names or [None] * rows.count
+            raise NonFiniteError(failed, [names[row] for row in failed], output)
         return output
 
-    def _name_of(self, owner: VirtualTokens | None) -> str | None:
-        """Return what the prompt is held as that ``owner`` belongs to."""
-        held = self._prompts.values()
-        return next((prompt.name for prompt in held if owner in prompt.tokens), None)
-
     def mix(
-        self, owners: Sequence[VirtualTokens | None], *, as_embeddings: bool = False
+        self, owners: Sequence[VirtualTokens | None], names: Sequence[str | None] = ()
     ) -> MixedRows:
         """Return the virtual tokens of a batch, ready to ``run``.
 
         Args:
             owners: [B] Each row's; None for the bare base model.
-            as_embeddings: Whether to use as embeddings all that can be used so.
+            names: [B] What the prompts are called in an error.
         """
-        return self._prompts.rows(owners, as_embeddings=as_embeddings)
+        return self._prompts.rows(owners, names)
 
     def run(self, rows: MixedRows, arguments: dict[str, Any]) -> Any:
         """Run the base model on a batch with these virtual tokens, as a call does."""
@@ -402,6 +442,7 @@ class PromptedModel(FrozenModel):
         ready, layouts = forward_arguments(self._anatomy, rows, batch, arguments)
         output = self._call(rows.owners)(**ready, return_dict=True)
         check_read(ready.get("past_key_values"))
+        self._remember(output.get("past_key_values"), rows)
         for part, layout in reversed(list(zip(rows.parts, layouts, strict=False))):
             cached = part.key_values is not None
             without_virtual(output, layout, cached=cached, pooled=self._anatomy.pooled)
@@ -427,3 +468,7 @@ def _count_rows(arguments: dict[str, Any]) -> int:
         if given is not None:
             return len(given)
     raise AttachError("there is no text: input_ids is None", "pass input_ids or inputs_embeds")
+
+
+def _listed(names: Sequence[str | None]) -> str:
+    return ", ".join(str(name) for name in names)

@@ -148,8 +148,45 @@ def test_what_cannot_be_had_at_the_start_is_an_error_and_attaches_nothing(
     with pytest.raises((IncompatibleModelError, promptreg.PromptregError)):
         promptreg.follow(prompted, registry, ["spam@prod", "ham"])
     assert not prompted.prompts
-    with pytest.raises(ConfigurationError, match="it is not above 0"):
+    with pytest.raises(ConfigurationError, match="it is no time to wait"):
         promptreg.follow(prompted, registry, ["spam"], interval=0)
+
+
+def test_what_was_attached_before_a_failed_start_is_put_back(
+    prompted: PromptedModel, registry: Registry
+) -> None:
+    prompted.add(soft(7), name="spam@prod", policy="unchecked")
+    before = prompted.prompts["spam@prod"]
+    other = promptreg.from_module(make("llama", seed=1))
+    registry.push(soft(6), task="ham", base=other)
+    for bad in ("spam@nope", "ham"):
+        with pytest.raises(promptreg.PromptregError):
+            promptreg.follow(prompted, registry, ["spam@prod", bad])
+        assert prompted.prompts["spam@prod"] is before
+        assert list(prompted.prompts) == ["spam@prod"]
+
+
+def test_a_listener_may_fail_or_close(
+    prompted: PromptedModel, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = threading.Event()
+
+    def listen(_change: str) -> None:
+        follower.close()
+        closed.set()
+        raise RuntimeError("the listener's own")
+
+    follower = promptreg.follow(prompted, registry, ["spam@prod"], interval=0.01, on_change=listen)
+    registry.set_alias("spam@2", "prod")
+    assert closed.wait(30)
+    follower.close()
+    assert of(prompted, "spam@prod") == "spam@2"
+    assert "on_change failed" in caplog.text
+
+
+def test_one_text_is_no_list_of_references(prompted: PromptedModel, registry: Registry) -> None:
+    with pytest.raises(ConfigurationError, match="pass \\['spam@prod'\\]"):
+        promptreg.follow(prompted, registry, "spam@prod")
 
 
 def test_batches_go_on_while_an_alias_moves(prompted: PromptedModel, registry: Registry) -> None:
