@@ -52,6 +52,22 @@ class RegistryContract:
         assert dict(second.version.metrics) == {"f1": 0.5}
         assert len(registry.list().versions) == 1
 
+    @pytest.mark.parametrize(
+        ("manner", "said"),
+        [
+            ({"template": "no place"}, "the input has no one place in it"),
+            ({"labels": ("a", "a")}, "it is given twice"),
+            ({"labels": ("a", " ")}, "it is empty"),
+        ],
+    )
+    def test_a_prompt_must_say_how_to_use_it(
+        self, registry: Registry, manner: dict[str, Any], said: str
+    ) -> None:
+        for prompt, rest in ((soft_prompt(**manner), {}), (soft_prompt(), manner)):
+            with pytest.raises(errors.InvalidValueError, match=said):
+                registry.push(prompt, task="t", base=base_model(), **rest)
+        assert registry.list().versions == ()
+
     def test_another_template_is_another_version(self, registry: Registry) -> None:
         registry.push(soft_prompt(), task="t", base=base_model())
         again = registry.push(soft_prompt(), task="t", base=base_model(), template="{text}?")
