@@ -83,9 +83,12 @@ def test_lengths_count_the_text_whether_or_not_a_row_has_a_prompt(name: str) -> 
         assert prompted.generate(IDS, prompts=["long", None], **how).shape == (2, 12)
         least: dict[str, Any] = {"min_length": 11, "max_new_tokens": 9, "do_sample": False}
         ends = [*range(3, VOCAB_SIZE)]
-        for rows in ([None, None], ["short", None]):
-            written = prompted.generate(IDS, prompts=rows, eos_token_id=ends, **least)
-            assert written.shape[1] == 12
+        bare = model.generate(IDS, eos_token_id=ends, **least)
+        assert prompted.generate(IDS, prompts=[None, None], eos_token_id=ends, **least).equal(bare)
+        # The first end that it may write stands behind 11 tokens of text and answer.
+        written = prompted.generate(IDS, prompts=["short", None], eos_token_id=ends, **least)
+        assert written.shape[1] >= 12
+        assert all(token < 3 for token in written[0, 7:11].tolist())
 
 
 def test_prefixes_of_several_lengths_need_no_setting_of_the_cache_in_t5() -> None:
