@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import promptreg
+from prompt_examples import soft_prompt
 from promptreg import artifacts
 from real.bbc import TEMPLATE, TOPICS
 from real.training import Trained
@@ -18,12 +19,11 @@ def test_answers_of_a_mixed_batch_are_those_of_the_trained_prompt(
 ) -> None:
     """The prompt's answers are PEFT's, with rows of the bare model and of a longer prompt among them."""
     import torch
-    from benchmarks.tasks import soft_prompts
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     topic = artifacts.read(trained.directory)
-    other = soft_prompts(1, 40, model.config.hidden_size)[0]
+    other = soft_prompt(40, model.config.hidden_size)
     texts, wanted = [], []
     for article, label in zip(trained.articles[::5], trained.labels[::5], strict=True):
         texts += [article.text] * 3
