@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from promptreg_cli import at_hand, output
+from promptreg_cli import output
+from promptreg_cli.attaching import (
+    attached,
+    device_option,
+    dtype_option,
+    policy_option,
+    pull,
+)
 from promptreg_cli.main import Settings, pass_settings
 from promptreg_cli.parameters import REFERENCE
 
 if TYPE_CHECKING:
     from promptreg.answers import Answer
     from promptreg.models import PromptedModel
-    from promptreg.prompts import PulledPrompt
 
 __all__ = ["COMMANDS", "generate"]
 
-_DEVICES = ("auto", "cpu", "cuda", "mps")
 _OURS = ("answer", "scores", "error")
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +68,9 @@ class _Line:
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True),
               help="Draw from the likeliest tokens that make up this share.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="What drawing starts from.")
-@click.option("--device", type=click.Choice(_DEVICES), default="auto", show_default=True,
-              help="Where the base model runs.")  # fmt: skip
-@click.option("--dtype", type=click.Choice(_DTYPES), default="auto", show_default=True,
-              help="What the base model's numbers are; auto: as they are stored.")  # fmt: skip
-@click.option(
-    "--policy",
-    type=click.Choice(("exact", "same-embedding", "same-shape", "canary")),
-    default="exact",
-    show_default=True,
-    help="What the base model must prove.",
-)
+@device_option
+@dtype_option
+@policy_option
 @pass_settings
 def generate(
     settings: Settings,
@@ -107,10 +103,10 @@ def generate(
     if not lines:
         raise click.ClickException(f"{file.name} has no texts: write one a line")
     sampling = _sampling(temperature, top_p, seed)
-    pulled = _pull(settings, names, base)
+    pulled = pull(settings, names, base)
     failed = 0
     with (
-        _attach(base, pulled, policy=policy, device=device, dtype=dtype) as prompted,
+        attached(base, pulled, policy=policy, device=device, dtype=dtype) as prompted,
         output.progress("answering", count=True) as advance,
     ):
         for start in range(0, len(lines), batch_size):
@@ -187,69 +183,6 @@ def _sampling(temperature: float | None, top_p: float | None, seed: int | None) 
 
         torch.manual_seed(seed)
     return {"do_sample": True, "temperature": temperature, "top_p": top_p or 1.0, "top_k": 0}
-
-
-def _pull(settings: Settings, names: Sequence[str], base: Path) -> "dict[str, PulledPrompt]":
-    """Pull all prompts, for the base model in the directory where an alias would be of several."""
-    if not names:
-        return {}
-    with settings.registry() as registry:
-        fingerprint = str(at_hand.fingerprint(base).fingerprint)
-        return {name: at_hand.pull_for(registry, name, fingerprint) for name in names}
-
-
-def _attach(
-    base: Path, pulled: "dict[str, PulledPrompt]", *, policy: str, device: str, dtype: str
-) -> "PromptedModel":
-    """Load the base model and attach all prompts, each under the reference that lines name it by."""
-    at_hand.quiet_transformers()
-    from promptreg.models import attach, load_base
-
-    kinds = {each.prompt.task_type for each in pulled.values()}
-    if len(kinds) > 1:
-        listed = ", ".join(f"{name} ({each.prompt.task_type})" for name, each in pulled.items())
-        raise click.ClickException(
-            f"the prompts want base models of several kinds: {listed}; run them apart"
-        )
-    first = next((each.prompt for each in pulled.values()), None)
-    with output.working(f"loading {base.name}"):
-        model: Any = load_base(base, first, dtype=dtype)
-        model.to(_device(device))
-        prompted = attach(model, policy=policy)
-    from promptreg.errors import IncompatibleModelError
-
-    try:
-        for name, each in pulled.items():
-            try:
-                prompted.add(each, name=name, warm=False)
-            except IncompatibleModelError:
-                if dtype != "auto":
-                    output.note(
-                        f"note: --dtype {dtype} may round the base model's weights; try auto"
-                    )
-                raise
-            if each.version.yanked is not None:
-                reason = each.version.yanked.reason
-                output.note(f"warning: {each.version.ref} was yanked: {reason}")
-    except BaseException:
-        prompted.detach()
-        raise
-    return prompted
-
-
-def _device(device: str) -> str:
-    import torch
-
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[device]:
-        raise click.ClickException(f"torch sees no {device} device here; use --device cpu")
-    return device
 
 
 def _answer(

@@ -1,6 +1,7 @@
 """The group of all commands, and the one place that turns known errors into a line."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,8 +31,43 @@ class Settings:
 pass_settings = click.make_pass_decorator(Settings)
 
 
+# Which module has which command: only the one that is run is imported, and so 'list' starts fast.
+_MODULES = {
+    "alias": "prompts",
+    "base": "bases",
+    "check": "pulling",
+    "completion": "administration",
+    "demo": "administration",
+    "ensemble": "ensembles",
+    "eval": "evaluating",
+    "generate": "generating",
+    "list": "prompts",
+    "pull": "pulling",
+    "push": "pushing",
+    "serve-vllm": "serving",
+    "show": "prompts",
+    "upgrade": "administration",
+    "yank": "prompts",
+}
+
+
 class _Group(click.Group):
-    """Shows promptreg's own errors as one line and exits 1; lets bugs be tracebacks."""
+    """Imports each command when it is asked for, and shows promptreg's own errors as one line.
+
+    Then it exits 1; bugs are let be tracebacks.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names of all commands."""
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Return the command of that name; None if there is none."""
+        if cmd_name not in _MODULES:
+            return None
+        module = import_module(f"promptreg_cli.{_MODULES[cmd_name]}")
+        found: click.Command = next(each for each in module.COMMANDS if each.name == cmd_name)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -65,33 +101,3 @@ def main(ctx: click.Context, database_url: str | None, objects_url: str | None) 
     Without a URL, both live in your own data directory.
     """
     ctx.obj = Settings(database_url=database_url, objects_url=objects_url)
-
-
-def _add_commands() -> None:
-    # Below main, since each command's module needs what stands above.
-    from promptreg_cli import (
-        administration,
-        bases,
-        ensembles,
-        generating,
-        prompts,
-        pulling,
-        pushing,
-        serving,
-    )
-
-    for module in (
-        pushing,
-        ensembles,
-        pulling,
-        prompts,
-        bases,
-        generating,
-        serving,
-        administration,
-    ):
-        for command in module.COMMANDS:
-            main.add_command(command)
-
-
-_add_commands()

@@ -17,6 +17,7 @@
     - InvalidArtifactError
     - ConversionError
     - DestinationError
+  * InvalidDataError (also ValueError)
   * BaseModelError
     - UnreadableBaseModelError
     - LossyBaseModelError
@@ -61,6 +62,7 @@ __all__ = [
     "DestinationError",
     "IncompatibleModelError",
     "InvalidArtifactError",
+    "InvalidDataError",
     "InvalidFilterError",
     "InvalidNameError",
     "InvalidValueError",
@@ -298,6 +300,26 @@ class DestinationError(ArtifactError):
 
     def __str__(self) -> str:
         return f"cannot write to {self.destination}: {self.reason}; {self.remedy}"
+
+
+class InvalidDataError(PromptregError, ValueError):
+    """Examples cannot be learned from or measured on as they are.
+
+    Attributes:
+        path: Their file.
+        line: Which line, from 1; None if it is the whole file.
+    """
+
+    def __init__(self, path: str, line: int | None, reason: str, remedy: str) -> None:
+        super().__init__(path, line, reason, remedy)
+        self.path = path
+        self.line = line
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        where = self.path if self.line is None else f"{self.path}, line {self.line}"
+        return f"{where}: {self.reason}; {self.remedy}"
 
 
 class BaseModelError(PromptregError):

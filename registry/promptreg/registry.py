@@ -388,6 +388,17 @@ class Registry:
         before = self._database.set_alias(version, name, by=self._by)
         return self.resolve(version.ref), before
 
+    def add_metrics(
+        self, reference: str, metrics: Mapping[str, Scalar], *, base: str | None = None
+    ) -> PromptVersion:
+        """Record what the version that ``reference`` names scored. What was recorded before is kept.
+
+        Returns:
+            The version, with the newest value of each metric.
+        """
+        version = self.resolve(reference, base=base)
+        return self._database.measure(version, plain(metrics), by=self._by)
+
     def yank(self, reference: str, *, reason: str, base: str | None = None) -> PromptVersion:
         """Withdraw a version: it stays readable by its number, and nothing else leads to it."""
         if not reason.strip():

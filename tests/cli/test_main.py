@@ -1,7 +1,9 @@
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -16,7 +18,11 @@ README = Path(__file__).parents[2] / "README.md"
 def commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            assert child.name == name
             yield from commands(f"{path} {name}".strip(), child)
 
 
@@ -45,6 +51,18 @@ def test_every_option_says_what_it_does(path: str) -> None:
         if isinstance(option, click.Option) and not option.help
     ]
     assert silent == []
+
+
+def test_every_module_s_commands_can_be_run() -> None:
+    import promptreg_cli
+
+    own = {
+        command.name
+        for info in pkgutil.iter_modules(promptreg_cli.__path__)
+        if not info.name.startswith("__")
+        for command in getattr(import_module(f"promptreg_cli.{info.name}"), "COMMANDS", ())
+    }
+    assert own == {path for path in ALL if path and " " not in path}
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

@@ -14,6 +14,7 @@ EXAMPLES = [
     errors.ConfigurationError("PROMPTREG_OBJECTS_URL", "ftp://x", "no such scheme", "use s3://"),
     errors.ConflictError("the name is taken", "it was to be free", "choose another"),
     errors.ConversionError("npy", "it has two tensors", "write it as peft"),
+    errors.InvalidDataError("train.jsonl", 3, "it is empty", "fill it in"),
     errors.NonFiniteError([3], ["sst2@3"]),
     errors.CorruptObjectError("sha256:a", "sha256:b", "s3://bucket"),
     errors.DatabaseUnavailableError("sqlite:///x", "it is a directory"),

@@ -68,6 +68,18 @@ class RegistryContract:
                 registry.push(prompt, task="t", base=base_model(), **rest)
         assert registry.list().versions == ()
 
+    def test_metrics_are_added_and_none_is_overwritten(self, registry: Registry) -> None:
+        registry.push(soft_prompt(), task="t", base=base_model(), metrics={"f1": 0.5})
+        version = registry.add_metrics("t@1", {"f1": 0.6, "accuracy": 0.9})
+        assert dict(version.metrics) == {"accuracy": 0.9, "f1": 0.6}
+        assert dict(registry.resolve("t").metrics) == dict(version.metrics)
+        said = [event.detail for event in registry._database.events() if event.action == "measure"]
+        assert said == ["f1=0.6, accuracy=0.9"]
+        with pytest.raises(errors.NotFoundError):
+            registry.add_metrics("t@2", {"f1": 0.6})
+        with pytest.raises(errors.PromptregError):
+            registry.add_metrics("t@1", {"f1": float("nan")})
+
     def test_another_template_is_another_version(self, registry: Registry) -> None:
         registry.push(soft_prompt(), task="t", base=base_model())
         again = registry.push(soft_prompt(), task="t", base=base_model(), template="{text}?")

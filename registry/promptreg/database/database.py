@@ -1,18 +1,19 @@
 """The database: all that is registered, except the tensors."""
 
+from collections.abc import Mapping
 from typing import Self
 
 from promptreg.bases import BaseModel
 from promptreg.database import pages, reading, references, schema, urls
 from promptreg.database.engine import create_engine
-from promptreg.database.scalars import check_text
+from promptreg.database.scalars import check_scalars, check_text
 from promptreg.database.transactions import Transactions
 from promptreg.database.values import Event, NewVersion, Page
 from promptreg.digests import Digest
 from promptreg.errors import CorruptObjectError, SchemaError
 from promptreg.fingerprints import Fingerprint
 from promptreg.names import Reference, check_alias, check_base_name
-from promptreg.prompts import PromptVersion
+from promptreg.prompts import PromptVersion, Scalar
 
 __all__ = ["Database"]
 
@@ -218,6 +219,26 @@ class Database:
         check_text("the user", by)
         return self._transactions.write(
             lambda connection: changes.set_alias(connection, version, name, by)
+        )
+
+    def measure(
+        self, version: PromptVersion, metrics: Mapping[str, Scalar], *, by: str
+    ) -> PromptVersion:
+        """Record metrics of ``version``: those that are new or have another value now. None is overwritten.
+
+        Returns:
+            The version, with the newest value of each metric.
+
+        Raises:
+            PromptNotFoundError: ``version`` is not registered here.
+            InvalidNameError, InvalidValueError: A metric cannot be kept.
+        """
+        from promptreg.database import measuring
+
+        check_scalars("metric", metrics)
+        check_text("the user", by)
+        return self._transactions.write(
+            lambda connection: measuring.measure(connection, version, metrics, by)
         )
 
     def yank(self, version: PromptVersion, *, reason: str, by: str) -> PromptVersion:

@@ -1,6 +1,5 @@
 """Registration: the one transaction in which a prompt version comes to exist."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, insert, select, update
@@ -8,12 +7,13 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from promptreg.database import reading, references
 from promptreg.database.changes import move_alias, standing
 from promptreg.database.deeds import Deed, keep_manifest, lock_task, use_objects
-from promptreg.database.orm import HyperparameterRow, MetricRow, PromptRow, TaskRow
-from promptreg.database.scalars import StoredScalar, to_row
+from promptreg.database.measuring import add_metrics, insert_metrics
+from promptreg.database.orm import HyperparameterRow, PromptRow, TaskRow
+from promptreg.database.scalars import to_row
 from promptreg.database.values import NewVersion
 from promptreg.digests import Digest
 from promptreg.names import Reference
-from promptreg.prompts import PromptVersion, Scalar
+from promptreg.prompts import PromptVersion
 
 __all__ = ["register"]
 
@@ -29,7 +29,6 @@ _NEXT_VERSION = (
 )
 _INSERT_PROMPT = insert(PromptRow).returning(PromptRow.id)
 _INSERT_HYPERPARAMETER = insert(HyperparameterRow)
-_INSERT_METRIC = insert(MetricRow)
 
 
 def register(connection: Connection, new: NewVersion) -> tuple[PromptVersion, bool]:
@@ -47,10 +46,10 @@ def register(connection: Connection, new: NewVersion) -> tuple[PromptVersion, bo
     found = connection.scalar(_WITH_KEY, {"task_id": task_id, "key": new.idempotency_key})
     if found is None:
         number, prompt_id = _insert_version(deed, new, task_id, base.id, parent)
-        _insert_metrics(deed, prompt_id, new.metrics)
+        insert_metrics(deed, prompt_id, new.metrics)
     else:
         prompt_id = found
-        _add_metrics(deed, prompt_id, new.metrics)
+        add_metrics(deed, prompt_id, new.metrics)
         _add_canary(deed, prompt_id, new)
     for name in sorted(set(new.aliases)):
         move_alias(deed, prompt_id, name)
@@ -149,28 +148,3 @@ def _add_canary(deed: Deed, prompt_id: int, new: NewVersion) -> None:
     lacking = update(PromptRow).where(PromptRow.id == prompt_id, PromptRow.canary.is_(None))
     if deed.connection.execute(lacking.values(canary=str(new.canary))).rowcount:
         deed.record("canary", standing(deed, prompt_id).ref)
-
-
-def _insert_metrics(deed: Deed, prompt_id: int, metrics: Mapping[str, Scalar]) -> None:
-    recorded = {"prompt_id": prompt_id, "recorded_by": deed.by, "recorded_at": deed.at}
-    rows = [
-        {**recorded, "name": name, **to_row(value).columns()} for name, value in metrics.items()
-    ]
-    if rows:
-        deed.connection.execute(_INSERT_METRIC, rows)
-
-
-def _add_metrics(deed: Deed, prompt_id: int, metrics: Mapping[str, Scalar]) -> None:
-    """Record those of ``metrics`` that are new or have another value now."""
-    newest = (MetricRow.prompt_id == prompt_id, MetricRow.superseded_at.is_(None))
-    columns = (MetricRow.name, MetricRow.kind, MetricRow.number, MetricRow.text, MetricRow.rest)
-    rows = deed.connection.execute(select(*columns).where(*newest))
-    known = {row.name: StoredScalar(row.kind, row.number, row.text, row.rest) for row in rows}
-    fresh = {name: value for name, value in metrics.items() if known.get(name) != to_row(value)}
-    if not fresh:
-        return
-    superseded = update(MetricRow).where(*newest, MetricRow.name.in_(list(fresh)))
-    deed.connection.execute(superseded.values(superseded_at=deed.at))
-    _insert_metrics(deed, prompt_id, fresh)
-    detail = ", ".join(f"{name}={value}" for name, value in fresh.items())
-    deed.record("measure", standing(deed, prompt_id).ref, detail)
