@@ -8,6 +8,7 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -89,10 +90,14 @@ class KeyTables:
     def __init__(self, anatomy: Anatomy, limit: int) -> None:
         self.limit = limit
         self._anatomy = anatomy
-        self._enabled = can_precompute(anatomy)
         self._tables: OrderedDict[VirtualTokens, KeyTable] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+
+    @cached_property
+    def _enabled(self) -> bool:
+        # Asked when it is first needed: attaching need not wait for it.
+        return can_precompute(self._anatomy)
 
     @property
     def nbytes(self) -> int:
