@@ -1,12 +1,13 @@
 """The prompts of a batch's rows, by name: which held prompt each row means. Every engine reads them so."""
 
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Collection, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from typing import Protocol, TypeVar
 
-from promptreg.errors import AttachError
+from promptreg.errors import AttachError, ConflictError
 from promptreg.prompts import PromptVersion
 
-__all__ = ["Held", "choose_rows", "find_prompt", "unknown_prompt"]
+__all__ = ["Held", "HeldPrompts", "choose_rows", "find_prompt", "unknown_prompt"]
 
 _SHOWN = 8
 
@@ -59,6 +60,95 @@ def choose_rows(
             raise unknown_prompt(name, held)
     found = {name: find_prompt(name, held) for name in dict.fromkeys(names) if name is not None}
     return [None if name is None else found[name] for name in names]
+
+
+class HeldPrompts(Mapping[str, _Held]):
+    """The prompts that an engine holds, by name.
+
+    Any thread may add and remove them: a batch that runs holds on to those that it began with.
+    """
+
+    def __init__(self) -> None:
+        # Never written to, only replaced by another: a batch reads one state of it, without a copy or a lock.
+        self._prompts: Mapping[str, _Held] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> _Held:
+        return self._prompts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._prompts)
+
+    def values(self) -> ValuesView[_Held]:
+        """Return the prompts as they are now, whoever comes and goes."""
+        return self._prompts.values()
+
+    def items(self) -> ItemsView[str, _Held]:
+        """Return names and prompts as they are now."""
+        return self._prompts.items()
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self)})"
+
+    def holds(self, prompt: _Held) -> bool:
+        """Return whether this very version is held under its name.
+
+        Raises:
+            ConflictError: Another one has its name.
+        """
+        held = self._prompts.get(prompt.name)
+        if held is None:
+            return False
+        if prompt.version is None or held.version is None or held.version.ref != prompt.version.ref:
+            raise ConflictError(
+                f"a prompt named {prompt.name} is attached already",
+                "another one was added under its name",
+                "remove it first, or add this one with name= or replace=True",
+            )
+        return True
+
+    def hold(self, prompt: _Held, *, replace: bool) -> _Held | None:
+        """Hold ``prompt``, unless this very version is held already; return the one whose place it took.
+
+        Args:
+            prompt: The prompt.
+            replace: Whether it takes the place of one of its name: at once, so that a batch that begins now
+                gets the old prompt or the new one, never none.
+
+        Raises:
+            ConflictError: There is another of its name, and it is not to be replaced.
+        """
+        with self._lock:
+            before = self._prompts.get(prompt.name)
+            if not replace and self.holds(prompt):
+                return None
+            self._prompts = {**self._prompts, prompt.name: prompt}
+            return before
+
+    def pop(self, name: str) -> _Held:
+        """Let go of the prompt ``name``.
+
+        Raises:
+            AttachError: There is none.
+        """
+        with self._lock:
+            if name not in self._prompts:
+                raise unknown_prompt(name, self._prompts)
+            prompt = self._prompts[name]
+            self._prompts = {key: each for key, each in self._prompts.items() if key != name}
+            return prompt
+
+    def clear(self) -> None:
+        """Let go of all prompts."""
+        with self._lock:
+            self._prompts = {}
+
+    def chosen(self, names: Sequence[str | None] | None, count: int) -> list[_Held | None]:
+        """Return the prompt of each of ``count`` rows, as ``choose_rows`` does."""
+        return choose_rows(names, count, self._prompts)
 
 
 def find_prompt(name: str, held: Mapping[str, _Held]) -> _Held:

@@ -192,21 +192,19 @@ def _check_rooms(prompted: "PromptedModel", jobs: Sequence[_Job]) -> None:
 
 def _batches(prompted: "PromptedModel", jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
     """Yield the jobs, those of like length together, so that little goes into padding."""
+    anatomy = prompted.anatomy
+    # There, only prompts of keys and values of one length may share a batch.
+    alike = anatomy.kind is Kind.ENCODER or (
+        anatomy.kind is Kind.ENCODER_DECODER and anatomy.counts_columns
+    )
     apart: dict[int, list[_Job]] = {}
     for job in jobs:
-        apart.setdefault(_prefix_length(prompted, job), []).append(job)
+        table = job.tokens.key_table if alike and job.tokens else None
+        apart.setdefault(0 if table is None else len(table.table), []).append(job)
     for group in apart.values():
         ordered = sorted(group, key=lambda job: len(job.ids), reverse=True)
         for start in range(0, len(ordered), size):
             yield ordered[start : start + size]
-
-
-def _prefix_length(prompted: "PromptedModel", job: _Job) -> int:
-    """Return the length of a job's prompt of keys and values where only like ones may share a batch, else 0."""
-    alike = prompted.anatomy.kind is Kind.ENCODER or (
-        prompted.anatomy.kind is Kind.ENCODER_DECODER and prompted.anatomy.counts_columns
-    )
-    return job.tokens.length if alike and job.tokens and job.tokens.key_table else 0
 
 
 def _padded(

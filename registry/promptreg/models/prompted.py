@@ -242,12 +242,18 @@ class PromptedModel(FrozenModel):
             count = _count_rows(settings.arguments)
         else:
             count = rows_to_continue(settings)
-        return self._continue(self._chosen(prompts, count), settings)
+        cache = settings.arguments.get("past_key_values")
+        decoder = self._anatomy.kind is not Kind.ENCODER_DECODER
+        through = decoder and not can_prefill(settings)
+        rows = self._rows(self._chosen(prompts, count), cache, as_embeddings=through)
+        return self._continue(rows, settings)
 
     def generate_rows(self, rows: MixedRows, arguments: dict[str, Any]) -> Any:
         """Continue a batch with these virtual tokens, as ``generate`` does."""
+        return self._continue(rows, Settings(self._anatomy, arguments))
+
+    def _continue(self, rows: MixedRows, settings: Settings) -> Any:
         check_generates(self._anatomy)
-        settings = Settings(self._anatomy, arguments)
         refuse_unsupported(settings, self.config.model_type)
         if self._anatomy.kind is Kind.ENCODER_DECODER:
             return self._generate(rows, seq2seq_generation(self._anatomy, rows, settings))
@@ -332,13 +338,6 @@ class PromptedModel(FrozenModel):
         while (name := f"{_UNREGISTERED}-{number}") in self._prompts:
             number += 1
         return name
-
-    def _continue(self, chosen: Sequence[AttachedPrompt | None], settings: Settings) -> Any:
-        cache = settings.arguments.get("past_key_values")
-        decoder = self._anatomy.kind is not Kind.ENCODER_DECODER
-        through = decoder and not can_prefill(settings)
-        rows = self._rows(chosen, cache, as_embeddings=through)
-        return self.generate_rows(rows, settings.arguments)
 
     def _chosen(
         self, names: Sequence[str | None] | None, count: int

@@ -1,7 +1,6 @@
 """Prompts that were proved to fit the served base model, ready to stand in front of an embedded text."""
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,13 +8,13 @@ from torch import Tensor
 
 from promptreg.answers import fill, label_ids
 from promptreg.bases import BaseModel
-from promptreg.errors import AttachError, ConflictError
+from promptreg.errors import AttachError
 from promptreg.inference.vllm.bases import ServedBase
 from promptreg.models.proving import prove, read_policy
 from promptreg.models.reports import AttachReport, Policy
 from promptreg.models.virtual import VirtualTokens
 from promptreg.prompts import Placement, PromptVersion, PulledPrompt, SoftPrompt
-from promptreg.row_names import choose_rows, unknown_prompt
+from promptreg.row_names import HeldPrompts
 
 __all__ = ["AttachedPrompt", "AttachedPrompts"]
 
@@ -57,10 +56,8 @@ class AttachedPrompt:
         return torch.cat([text[:first], self.members[member], text[first:]])
 
 
-class AttachedPrompts(Mapping[str, AttachedPrompt]):
+class AttachedPrompts(HeldPrompts[AttachedPrompt]):
     """The prompts that are attached to one served base model, by name.
-
-    Any thread may add and remove them: a request that runs holds on to the prompt that it began with.
 
     Attributes:
         served: The base model, with what feeds it.
@@ -80,20 +77,10 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
             policy: What it must prove before a prompt is attached.
             ensembles: Whether ensembles are taken: a server has no votes to count.
         """
+        super().__init__()
         self.served = served
         self._ensembles = ensembles
         self._policy = read_policy(policy)
-        self._prompts: dict[str, AttachedPrompt] = {}
-        self._lock = threading.Lock()
-
-    def __getitem__(self, name: str) -> AttachedPrompt:
-        return self._prompts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._prompts))
-
-    def __len__(self) -> int:
-        return len(self._prompts)
 
     @property
     def base(self) -> BaseModel:
@@ -159,7 +146,7 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
             members=tuple(_embeddings(each) for each in tokens),
             labels=_labels(self.served, soft),
         )
-        self._put(attached, replace=replace)
+        self.hold(attached, replace=replace)
         return attached.name
 
     def remove(self, name: str) -> None:
@@ -168,37 +155,7 @@ class AttachedPrompts(Mapping[str, AttachedPrompt]):
         Raises:
             AttachError: None has that name.
         """
-        with self._lock:
-            if self._prompts.pop(name, None) is None:
-                raise unknown_prompt(name, self._prompts)
-
-    def chosen(self, names: Sequence[str | None] | None, count: int) -> list[AttachedPrompt | None]:
-        """Return the prompt of each of ``count`` rows.
-
-        Args:
-            names: [B] Their names, None for the bare base model; or None if there is only one prompt to mean.
-            count: B.
-
-        Raises:
-            AttachError: There are more names or fewer, one is unknown, or nothing tells which prompt is meant.
-        """
-        return choose_rows(names, count, dict(self._prompts))
-
-    def _put(self, prompt: AttachedPrompt, *, replace: bool) -> None:
-        with self._lock:
-            before = self._prompts.get(prompt.name)
-            if before is None or replace:
-                self._prompts[prompt.name] = prompt
-            elif _reference(prompt) is None or _reference(prompt) != _reference(before):
-                raise ConflictError(
-                    f"a prompt named {prompt.name} is attached already",
-                    "another one was added under its name",
-                    "remove it first, or add this one with name= or replace=True",
-                )
-
-
-def _reference(prompt: AttachedPrompt) -> str | None:
-    return None if prompt.version is None else prompt.version.ref
+        self.pop(name)
 
 
 def _choose_name(name: str | None) -> str:
