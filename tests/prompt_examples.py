@@ -10,7 +10,15 @@ from promptreg.bases import BaseModel
 from promptreg.fingerprints import Fingerprint
 from promptreg.prompts import Method, Placement, SoftPrompt, Tensor, Vote
 
-__all__ = ["PEFT_METHODS", "base_model", "prompt_of", "raw_safetensors", "soft_prompt", "tensor"]
+__all__ = [
+    "PEFT_METHODS",
+    "base_model",
+    "prompt_of",
+    "raw_safetensors",
+    "soft_prompt",
+    "tensor",
+    "tuned_prompt",
+]
 
 PEFT_METHODS = tuple(method for method in Method if method is not Method.ENSEMBLE)
 """The methods that PEFT has too."""
@@ -35,6 +43,15 @@ def soft_prompt(tokens: int = 4, width: int = 8, *, seed: int = 0, **fields: Any
         "token_dim": width,
     }
     return SoftPrompt(**(known | fields))
+
+
+def tuned_prompt(tokens: int = 4, width: int = 8, *, seed: int = 0, **fields: Any) -> SoftPrompt:
+    """Return a prompt-tuning prompt [tokens, width] with its task embedding."""
+    tensors = {
+        "prompt_embeddings": tensor(tokens, width, seed=seed),
+        "task_embedding": tensor(tokens, width, seed=seed + 1000),
+    }
+    return soft_prompt(tokens, width, **({"tensors": tensors} | fields))
 
 
 def prompt_of(method: Method, **fields: Any) -> SoftPrompt:

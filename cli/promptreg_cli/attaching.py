@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from promptreg.models import PromptedModel
     from promptreg.prompts import PulledPrompt
 
-__all__ = ["attached", "device_option", "dtype_option", "policy_option", "pull"]
+__all__ = ["attached", "choose_device", "device_option", "dtype_option", "policy_option", "pull"]
 
 device_option = click.option(
     "--device",
@@ -63,7 +63,7 @@ def attached(
     first = next((each.prompt for each in pulled.values()), None)
     with output.working(f"loading {base.name}"):
         model: Any = load_base(base, first, dtype=dtype)
-        model.to(_device(device))
+        model.to(choose_device(device))
         prompted = attach(model, policy=policy)
     from promptreg.errors import IncompatibleModelError
 
@@ -86,7 +86,8 @@ def attached(
     return prompted
 
 
-def _device(device: str) -> str:
+def choose_device(device: str) -> str:
+    """Return the device of that name, if torch sees it; for ``auto`` the best one that it sees."""
     import torch
 
     there = {

@@ -9,6 +9,8 @@ from promptreg_cli.main import Settings, pass_settings
 from promptreg_cli.parameters import BASE, REFERENCE, TASK
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from promptreg.prompts import PromptVersion
 
 __all__ = ["COMMANDS", "alias", "list_prompts", "show", "yank"]
@@ -64,15 +66,26 @@ def list_prompts(
 @click.command()
 @click.argument("reference", metavar="REF", type=REFERENCE)
 @click.option("--base", type=BASE, help="The base model, where REF is an alias on several.")
+@click.option(
+    "--metrics",
+    "history",
+    is_flag=True,
+    help="Show every value that its metrics ever had: by whom, and when.",
+)
 @output.json_option
 @pass_settings
-def show(settings: Settings, reference: str, base: str | None, as_json_lines: bool) -> None:
+def show(
+    settings: Settings, reference: str, base: str | None, history: bool, as_json_lines: bool
+) -> None:
     """Show all that is registered about the prompt REF.
 
     \b
     Example:
       promptreg show sst2@prod
     """
+    if history:
+        _show_history(settings, reference, base, as_json_lines=as_json_lines)
+        return
     with settings.registry() as registry:
         version = registry.show(reference, base=at_hand.registered(base))
         manifest = registry.manifest(version)
@@ -149,8 +162,52 @@ def yank(
         click.echo(f"yanked {version.ref}: {version.yanked.reason if version.yanked else reason}")
 
 
+def _show_history(
+    settings: Settings, reference: str, base: str | None, *, as_json_lines: bool
+) -> None:
+    with settings.registry() as registry:
+        found = registry.measurements(reference, base=at_hand.registered(base))
+    if as_json_lines:
+        for each in found:
+            superseded = each.superseded_at
+            output.as_json(
+                {
+                    "metric": each.metric,
+                    "value": each.value,
+                    "recorded_by": each.by,
+                    "recorded_at": each.at.isoformat(),
+                    "superseded_at": None if superseded is None else superseded.isoformat(),
+                }
+            )
+    elif found:
+        headers = ("METRIC", "RECORDED", "SUPERSEDED", "BY", "VALUE")
+        rows = [
+            (
+                each.metric,
+                _moment(each.at),
+                "" if each.superseded_at is None else _moment(each.superseded_at),
+                each.by,
+                f"{each.value:.6g}" if isinstance(each.value, float) else str(each.value),
+            )
+            for each in found
+        ]
+        output.table(headers, rows, spare=("SUPERSEDED", "RECORDED"))
+    else:
+        output.note(f"no metric of {reference} was ever recorded")
+
+
+def _moment(when: "datetime") -> str:
+    return f"{when.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
 def _row(version: "PromptVersion") -> tuple[str, ...]:
-    metrics = ", ".join(f"{k}={output.number(v)}" for k, v in sorted(version.metrics.items()))
+    # A score says what a reader of a list wants to know; the ends of its interval and curves are for 'show'.
+    ends = {f"{name}_{end}" for name in version.metrics for end in ("low", "high")}
+    metrics = ", ".join(
+        f"{name}={output.number(value)}"
+        for name, value in sorted(version.metrics.items())
+        if name not in ends and not isinstance(value, str)
+    )
     return (
         f"{version.ref} (yanked)" if version.yanked else version.ref,
         version.base_name or version.base.short,

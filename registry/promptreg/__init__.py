@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from promptreg.pushing import Pushed
     from promptreg.registry import Registry
+    from promptreg.results import Result
 
 _MODULES = {
     "Answer": "answers",
@@ -58,6 +59,7 @@ _MODULES = {
     "Pushed": "pushing",
     "Reference": "names",
     "Registry": "registry",
+    "Result": "results",
     "SoftPrompt": "prompts",
     "TaskType": "prompts",
     "Tensor": "prompts",
@@ -92,6 +94,7 @@ __all__ = [
     "Pushed",
     "Reference",
     "Registry",
+    "Result",
     "SoftPrompt",
     "TaskType",
     "Tensor",

@@ -16,7 +16,7 @@ from promptreg.prompts import Vote
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Answer", "choose_label", "fill", "label_ids", "vote"]
+__all__ = ["Answer", "choose_label", "fill", "label_ids", "target_ids", "vote"]
 
 _TEXT = "{text}"
 
@@ -63,16 +63,10 @@ def label_ids(
         InvalidValueError: A label has no tokens, or the tokens of one begin another, so that nothing tells
             whether the longer one was meant.
     """
-    joined = template is not None and template[-1:].isspace()
-    space = "" if with_end or joined else " "
-    ends = [tokenizer.eos_token_id] if with_end and tokenizer.eos_token_id is not None else []
-    found: list[list[int]] = []
-    for label in labels:
-        word = label if label[:1].isspace() else space + label
-        own = tokenizer(word, add_special_tokens=False)["input_ids"]
-        if not own:
-            raise InvalidValueError("the label", label, "it has no tokens", "name it by a word")
-        found.append([*own, *ends])
+    found = [
+        target_ids(tokenizer, label, template, behind=not with_end, end=with_end)
+        for label in labels
+    ]
     for at, ids in enumerate(found):
         for other, longer in enumerate(found):
             if at != other and longer[: len(ids)] == ids:
@@ -84,6 +78,36 @@ def label_ids(
                     "use label words that the tokenizer knows, of which none begins another",
                 )
     return found
+
+
+def target_ids(
+    tokenizer: "PreTrainedTokenizerBase",
+    target: str,
+    template: str | None,
+    *,
+    behind: bool,
+    end: bool,
+) -> list[int]:
+    """Return the tokens of an answer, as a model has to say them.
+
+    Args:
+        tokenizer: The base model's.
+        target: The label word, or the text.
+        template: The template that it follows.
+        behind: Whether it continues the filled template, and so begins with a space if the template does not
+            end with one.
+        end: Whether the end of the sequence belongs to it.
+
+    Raises:
+        InvalidValueError: It has no tokens.
+    """
+    joined = template is not None and template[-1:].isspace()
+    space = " " if behind and not joined and not target[:1].isspace() else ""
+    own = list(tokenizer(space + target, add_special_tokens=False)["input_ids"])
+    if not own:
+        raise InvalidValueError("the label", target, "it has no tokens", "name it by a word")
+    ends = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
+    return own + ends
 
 
 def choose_label(prompt: str | None, labels: Sequence[str], log_probs: Sequence[float]) -> Answer:

@@ -9,7 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from promptreg.errors import ConflictError, InvalidValueError
-from promptreg.layouts import FEWEST_MEMBERS, PROMPT_EMBEDDINGS, member_name
+from promptreg.layouts import (
+    FEWEST_MEMBERS,
+    PROMPT_EMBEDDINGS,
+    member_name,
+    without_task_embedding,
+)
 from promptreg.prompts import Method, Placement, PulledPrompt, SoftPrompt, TaskType, Tensor, Vote
 
 __all__ = ["combine", "members_of"]
@@ -40,7 +45,8 @@ def combine(members: Sequence[PulledPrompt], *, vote: Vote | str) -> SoftPrompt:
 
     Returns:
         A prompt whose tensors are those of its members: ``members.0.prompt_embeddings`` [P_0, H] (or
-        [P_0, L * 2 * K]), and so on in their order. P is the sum of their lengths.
+        [P_0, L * 2 * K]), and so on in their order, but for task embeddings, which answer nothing. P is the sum
+        of their lengths.
 
     Raises:
         InvalidValueError: There are fewer than two members, one stands there twice, was withdrawn or has
@@ -66,7 +72,7 @@ def combine(members: Sequence[PulledPrompt], *, vote: Vote | str) -> SoftPrompt:
         tensors={
             member_name(index, name): tensor
             for index, member in enumerate(members)
-            for name, tensor in member.prompt.tensors.items()
+            for name, tensor in without_task_embedding(member.prompt).tensors.items()
         },
         num_virtual_tokens=sum(member.prompt.num_virtual_tokens for member in members),
         members=tuple(refs),

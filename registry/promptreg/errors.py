@@ -26,6 +26,7 @@
   * CanaryError
   * AttachError
   * NonFiniteError
+  * TuningError
   * CorruptObjectError
   * StoreError
     - StoreUnavailableError (also ConnectionError)
@@ -80,6 +81,7 @@ __all__ = [
     "StoreFullError",
     "StoreUnavailableError",
     "TaskNotFoundError",
+    "TuningError",
     "UnknownFormatError",
     "UnreadableBaseModelError",
 ]
@@ -449,6 +451,18 @@ class NonFiniteError(PromptregError):
             f"the outputs of row {listed} are not finite, with {_choice(list(names))}; load the base model "
             "in a wider dtype, or push a prompt with smaller numbers; the error holds what the others got"
         )
+
+
+class TuningError(PromptregError):
+    """A prompt cannot be trained as asked for, or was trained to no good."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason, remedy)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.remedy}"
 
 
 class CorruptObjectError(PromptregError):

@@ -5,9 +5,10 @@ keys, T the tasks of a multitask prompt, R its rank.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from promptreg.names import Reference
-from promptreg.prompts import Method, Placement, SoftPrompt, Tensor
+from promptreg.prompts import TASK_EMBEDDING, Method, Placement, SoftPrompt, Tensor
 
 __all__ = [
     "DECODER_PREFIX",
@@ -15,10 +16,12 @@ __all__ = [
     "MODULES_PREFIX",
     "PROMPT_EMBEDDINGS",
     "TASK_COLS",
+    "TASK_EMBEDDING",
     "TASK_ROWS",
     "check_layout",
     "member_name",
     "trained_modules",
+    "without_task_embedding",
 ]
 
 PROMPT_EMBEDDINGS = "prompt_embeddings"
@@ -73,6 +76,14 @@ def trained_modules(prompt: SoftPrompt) -> tuple[str, ...]:
     """Return the names of the tensors that belong to trained modules of the base, sorted."""
     prefixes = _module_prefixes(prompt)
     return tuple(sorted(name for name in prompt.tensors if name.startswith(prefixes)))
+
+
+def without_task_embedding(prompt: SoftPrompt) -> SoftPrompt:
+    """Return ``prompt`` as what it is used with alone: a prompt without a task embedding is itself."""
+    if TASK_EMBEDDING not in prompt.tensors:
+        return prompt
+    kept = {name: each for name, each in prompt.tensors.items() if name != TASK_EMBEDDING}
+    return replace(prompt, tensors=kept)
 
 
 def _module_prefixes(prompt: SoftPrompt) -> tuple[str, ...]:
@@ -132,6 +143,8 @@ def _shapes(prompt: SoftPrompt, own: Mapping[str, Tensor]) -> dict[str, tuple[in
         names = [member_name(index, PROMPT_EMBEDDINGS) for index in range(len(prompt.members))]
         return {name: (_length(own.get(name)), width) for name in names}
     shapes: dict[str, tuple[int, ...]] = {PROMPT_EMBEDDINGS: (tokens, width)}
+    if prompt.method is Method.PROMPT_TUNING and TASK_EMBEDDING in own:
+        shapes[TASK_EMBEDDING] = shapes[PROMPT_EMBEDDINGS]
     if prompt.method is _MULTITASK:
         tasks, rank = _tasks_and_rank(own)
         shapes[TASK_COLS] = (tasks, tokens, rank)

@@ -14,6 +14,7 @@ from promptreg.digests import Digest
 from promptreg.fingerprints import Fingerprint
 
 __all__ = [
+    "TASK_EMBEDDING",
     "Method",
     "Placement",
     "PromptVersion",
@@ -30,6 +31,9 @@ _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 _MAPPINGS = ("tensors", "hyperparameters", "source_config")
 Scalar = bool | int | float | str
 """A hyperparameter's or metric's value."""
+TASK_EMBEDDING = "task_embedding"
+"""[P, H] The prompt as it was at a fixed early step of its training, by which tasks are compared (SPoT).
+A copy: it is no part of what was trained."""
 
 
 class Method(StrEnum):
@@ -119,8 +123,9 @@ class SoftPrompt:
         tensors: By name. ``prompt_embeddings`` is [P, H], or [P, L * 2 * K] for prefix tuning, laid out
             [layer][key, value][head]; a multitask prompt has ``prefix_task_cols`` [T, P, R] and
             ``prefix_task_rows`` [T, R, H] too. Trained modules of the base (a classifier) keep their
-            names behind ``modules_to_save.``. An ensemble has all tensors of its members, those of the first
-            behind ``members.0.``.
+            names behind ``modules_to_save.``. A prompt of prompt tuning may have a ``task_embedding`` [P, H]:
+            itself, as it was early in its training. An ensemble has all tensors of its members, those of the
+            first behind ``members.0.``.
         num_virtual_tokens: P; the sum over an ensemble's members.
         token_dim: H, or K for prefix tuning, as PEFT says it.
         num_layers: L where the virtual tokens are keys and values, else None.
@@ -174,7 +179,11 @@ class SoftPrompt:
     @property
     def parameters(self) -> int:
         """How many numbers were trained."""
-        return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
+        return sum(
+            math.prod(tensor.shape)
+            for name, tensor in self.tensors.items()
+            if name != TASK_EMBEDDING
+        )
 
 
 def _make_prompt(values: dict[str, Any]) -> SoftPrompt:

@@ -6,20 +6,24 @@ from dataclasses import dataclass, replace
 
 from promptreg.bases import BaseModel
 from promptreg.database import NewVersion
+from promptreg.database.scalars import check_scalars
 from promptreg.digests import Digest
 from promptreg.errors import InvalidValueError
 from promptreg.fitting import for_base
-from promptreg.names import check_alias
+from promptreg.names import check_alias, check_task
 from promptreg.prompts import PromptVersion, Scalar, SoftPrompt
+from promptreg.results import Result, check_method
 
 __all__ = [
     "Pushed",
     "check_facts",
     "check_manner",
+    "check_result",
     "check_words",
     "complete",
     "plain",
     "render_record",
+    "render_result",
     "say_again",
 ]
 
@@ -74,6 +78,26 @@ def check_manner(prompt: SoftPrompt) -> None:
         if not label.strip() or label in prompt.labels[:at]:
             reason = "it is given twice" if label.strip() else "it is empty"
             raise InvalidValueError("the label", label, reason, "use labels that differ")
+
+
+def check_result(
+    task: str,
+    method: str,
+    hyperparameters: Mapping[str, Scalar],
+    metrics: Mapping[str, Scalar],
+) -> None:
+    """Return if a result without a prompt says what it is, before its base model is stored.
+
+    Raises:
+        InvalidNameError: A name is outside the grammar.
+        InvalidValueError: The method makes prompts, a value cannot be kept, or nothing was measured.
+    """
+    check_task(task)
+    check_method(method)
+    check_scalars("hyperparameter", hyperparameters)
+    check_scalars("metric", metrics)
+    if not metrics:
+        raise InvalidValueError("the result", method, "it has no metrics", "record what it scored")
 
 
 def check_words(what: str, words: Sequence[str]) -> None:
@@ -151,5 +175,29 @@ def render_record(version: PromptVersion, table: Digest, manifest: bytes) -> byt
         "pushed_by": version.pushed_by,
         "pushed_at": version.pushed_at.isoformat(),
         "metrics": dict(version.metrics),
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def render_result(result: Result, table: Digest) -> bytes:
+    """Return what lies beside the objects about a result without a prompt, as ``render_record`` for a version.
+
+    Args:
+        result: The registered result.
+        table: The digest of its base model's table of weights.
+    """
+    document = {
+        "format": "promptreg.result/1",
+        "task": result.task,
+        "base": {
+            "fingerprint": str(result.base),
+            "name": result.base_name,
+            "table": str(table),
+        },
+        "method": result.method,
+        "hyperparameters": dict(result.hyperparameters),
+        "metrics": dict(result.metrics),
+        "recorded_by": result.recorded_by,
+        "recorded_at": result.recorded_at.isoformat(),
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -27,10 +27,12 @@ from promptreg.pushing import (
     Pushed,
     check_facts,
     check_manner,
+    check_result,
     check_words,
     complete,
     plain,
     render_record,
+    render_result,
     say_again,
 )
 from promptreg.settings import Locations, cache_directory
@@ -40,7 +42,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from promptreg.bases import BaseModel
+    from promptreg.database.comparing import ComparablePrompt
+    from promptreg.database.values import Measurement
     from promptreg.objects import ObjectCache, ObjectStore
+    from promptreg.results import Result
 
 __all__ = ["Registry"]
 
@@ -68,6 +73,9 @@ class Registry:
         self._tables: dict[Digest, WeightTable] = {}
         self._threads = Threads()
         self._closed = False
+
+    def __str__(self) -> str:
+        return str(self._opened)
 
     @classmethod
     def open(cls, database_url: str | None = None, objects_url: str | None = None) -> "Registry":
@@ -224,7 +232,9 @@ class Registry:
         )
         version, created = self._database.register(new)
         # The version exists since the commit; its record may follow while the caller goes on.
-        self._threads.later(self._write_record, version, table, manifest)
+        self._threads.later(
+            self._write_record, version.ref, render_record(version, table, manifest)
+        )
         notes = () if created else say_again(version, new)
         return Pushed(version=version, created=created, notes=notes)
 
@@ -375,6 +385,30 @@ class Registry:
             task=task, where=where, sort=sort, limit=limit, after=after, yanked=yanked
         )
 
+    def comparable(self, base: str) -> "tuple[BaseModel, tuple[ComparablePrompt, ...]]":
+        """Return a base model, without its table, and the prompts on it that can be compared, the newest first.
+
+        They are those of prompt tuning that were not yanked, all of them.
+
+        Args:
+            base: The name or fingerprint of a registered base model.
+
+        Raises:
+            BaseModelNotFoundError: There is none.
+        """
+        return self._database.comparable(base)
+
+    def read_object(self, digest: Digest) -> bytes:
+        """Return the bytes of an object, checked against its digest, without keeping a local copy.
+
+        For reading thousands of objects once: the cache is for those that are pulled.
+
+        Raises:
+            ObjectNotFoundError: The store holds no such object.
+            CorruptObjectError: The stored bytes are not those that were pushed.
+        """
+        return self._objects.get(digest)
+
     def set_alias(
         self, reference: str, name: str, *, base: str | None = None
     ) -> tuple[PromptVersion, PromptVersion | None]:
@@ -398,6 +432,83 @@ class Registry:
         """
         version = self.resolve(reference, base=base)
         return self._database.measure(version, plain(metrics), by=self._by)
+
+    def add_all_metrics(
+        self, metrics: Mapping[str, Mapping[str, Scalar]]
+    ) -> "Sequence[PromptVersion]":
+        """Record what several versions scored, as ``add_metrics`` does: all of it, or nothing.
+
+        Args:
+            metrics: The metrics of each version, by its reference.
+
+        Returns:
+            The versions, with the newest value of each metric.
+        """
+        measured = [(self.resolve(each), plain(found)) for each, found in metrics.items()]
+        return self._database.measure_all(measured, by=self._by)
+
+    def measurements(self, reference: str, *, base: str | None = None) -> "Sequence[Measurement]":
+        """Return all that was ever recorded of the metrics of the version that ``reference`` names.
+
+        Returns:
+            Each value with who recorded it, when, and when another came: by name, the newest first.
+        """
+        return self._database.measurements(self.resolve(reference, base=base))
+
+    def record_result(
+        self,
+        *,
+        task: str,
+        base: "BaseModel | str",
+        method: str,
+        hyperparameters: Mapping[str, Scalar] | None = None,
+        metrics: Mapping[str, Scalar],
+    ) -> "Result":
+        """Record what a method without a soft prompt scored, beside the prompts of ``task``.
+
+        The same result again, whatever time it took (``train_seconds``), is the one that exists.
+
+        Args:
+            task: The task's name; it is made if it is new.
+            base: The base model, as ``push`` takes it; it is registered if it is new.
+            method: ``prompt-design`` (with the hyperparameter ``shots``), ``model-tuning`` or another name.
+            hyperparameters: How it was done.
+            metrics: What it scored.
+
+        Raises:
+            InvalidNameError, InvalidValueError: A name or a value cannot be kept.
+            BaseModelNotFoundError: No such base model is registered.
+            ConflictError: The base model's name is taken by another base model.
+            StoreError, DatabaseError: One of the two cannot be used.
+        """
+        hyperparameters, metrics = plain(hyperparameters or {}), plain(metrics)
+        check_result(task, method, hyperparameters, metrics)
+        known, table = self._known(base)
+        if known.table is not None:
+            self._objects.put(known.table.to_bytes())
+            self._register_base(known, table)
+        result = self._database.record_result(
+            task=task,
+            base=known.fingerprint,
+            method=method,
+            hyperparameters=hyperparameters,
+            metrics=metrics,
+            by=self._by,
+        )
+        name = f"{task}@result-{result.digest.hex}"
+        self._threads.later(self._write_record, name, render_result(result, table))
+        return result
+
+    def results(self, task: str | None = None) -> "tuple[Result, ...]":
+        """Return the results without a prompt, the newest first.
+
+        Args:
+            task: Only this task's; ``*`` and ``?`` are wildcards.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+        """
+        return self._database.results(task)
 
     def yank(self, reference: str, *, reason: str, base: str | None = None) -> PromptVersion:
         """Withdraw a version: it stays readable by its number, and nothing else leads to it."""
@@ -498,10 +609,9 @@ class Registry:
             raise ClosedError(str(self._opened))
         return self._opened
 
-    def _write_record(self, version: PromptVersion, table: Digest, manifest: bytes) -> None:
-        """Describe the version beside its objects, so that the database can be rebuilt from them."""
+    def _write_record(self, name: str, record: bytes) -> None:
+        """Keep a description beside the objects, so that the database can be rebuilt from them."""
         try:
-            record = render_record(version, table, manifest)
-            self._objects.put_record(f"{version.ref}.json", record)
+            self._objects.put_record(f"{name}.json", record)
         except StoreError as error:
-            _LOG.warning("%s is registered without its record: %s", version.ref, error)
+            _LOG.warning("%s is registered without its record: %s", name, error)

@@ -14,6 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
@@ -22,7 +23,7 @@ from promptreg.database.engine import WRITING, create_engine
 from promptreg.database.orm import Base
 from promptreg.errors import DatabaseUnavailableError
 from promptreg.prompts import Method
-from version_examples import add_bases, push, resolve
+from version_examples import GEMMA, add_bases, push, resolve
 
 ROOT = Path(__file__).parents[2]
 TABLES = {*Base.metadata.tables, "alembic_version"}
@@ -113,6 +114,41 @@ def test_ensembles_are_not_lost_to_a_downgrade(engine: Engine, before_ensembles:
     database = Database.open(before_ensembles)
     assert resolve(database, "sst2@3").method is Method.ENSEMBLE
     database.close()
+
+
+def test_a_registry_from_before_results_takes_results(
+    engine: Engine, empty_url: str, before_ensembles: str
+) -> None:
+    with engine.begin() as connection:
+        command.upgrade(schema.configuration(connection), "0002")
+    assert not inspect(engine).has_table("results")
+    assert upgrade(before_ensembles) == ("0002", schema.HEAD)
+    database = Database.open(empty_url)
+    assert resolve(database, "sst2@2").parent == "sst2@1"
+    record_result(database)
+    assert [each.method for each in database.results("sst2")] == ["model-tuning"]
+    database.close()
+
+
+def test_results_are_not_lost_to_a_downgrade(engine: Engine, before_ensembles: str) -> None:
+    upgrade(before_ensembles)
+    database = Database.open(before_ensembles)
+    record_result(database)
+    with pytest.raises(CommandError, match="1 results are registered"), engine.begin() as writing:
+        command.downgrade(schema.configuration(writing), "0002")
+    assert len(database.results()) == 1
+    database.close()
+
+
+def record_result(database: Database) -> None:
+    database.record_result(
+        task="sst2",
+        base=GEMMA.fingerprint,
+        method="model-tuning",
+        hyperparameters={"seed": 0},
+        metrics={"test_accuracy": 0.9},
+        by="ada",
+    )
 
 
 @pytest.mark.parametrize("method", Method)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["TEMPLATE", "TOPICS", "Article", "Split", "accuracy", "as_input", "read_split"]
+__all__ = ["TEMPLATE", "TOPICS", "WORDS", "Article", "Split", "accuracy", "as_input", "read_split"]
 
 TOPICS = ("business", "entertainment", "politics", "sports", "tech")
 TEMPLATE = "{text}\nAnswer:"
@@ -14,7 +14,7 @@ So the bare base model guesses here. It does far better behind words that name t
 what is measured is what the prompt adds to this template, not that it beats the best one.
 """
 
-_WORDS = 25  # an article's headline and the beginning of its first sentence
+WORDS = 25  # an article's headline and the beginning of its first sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +38,18 @@ class Split:
     test: tuple[Article, ...]
 
 
-def read_split(*, test: int, seed: int) -> Split:
-    """Return all articles, ``test`` of each topic to test on; the same ones for the same seed."""
+def read_split(*, test: int, seed: int, words: int = WORDS) -> Split:
+    """Return all articles, ``test`` of each topic to test on; the same ones for the same seed.
+
+    Args:
+        test: How many of each topic to keep for the test.
+        seed: What they are drawn by.
+        words: How many words of an article are read.
+    """
     rng = random.Random(seed)
     train: list[Article] = []
     held_out: list[Article] = []
-    for articles in _read().values():
+    for articles in _read(words).values():
         rng.shuffle(articles)
         held_out += articles[:test]
         train += articles[test:]
@@ -61,7 +67,7 @@ def accuracy(labels: Sequence[str], articles: Sequence[Article]) -> float:
     return sum(label == article.topic for label, article in pairs) / len(articles)
 
 
-def _read() -> dict[str, list[Article]]:
+def _read(count: int) -> dict[str, list[Article]]:
     """Return the articles by topic, each text once: the corpus holds some of them twice."""
     from importlib.resources import files
 
@@ -72,7 +78,7 @@ def _read() -> dict[str, list[Article]]:
     for topic in TOPICS:
         for file in sorted((folder / topic).iterdir(), key=lambda entry: entry.name):
             words = file.read_bytes().decode(errors="ignore").split()
-            text = " ".join(words[:_WORDS])
+            text = " ".join(words[:count])
             if text not in seen:
                 seen.add(text)
                 articles[topic].append(Article(text=text, topic=topic))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prompt_examples import prompt_of, soft_prompt, tensor
+from prompt_examples import prompt_of, soft_prompt, tensor, tuned_prompt
 from promptreg.digests import Digest
 from promptreg.ensembles import combine, members_of
 from promptreg.errors import ConflictError, InvalidValueError
@@ -79,6 +79,14 @@ class TestCombine:
         found = combine([pulled(1), pulled(2, soft_prompt(2, tensors=rows, **SAME))], vote="mean")
         check_layout(found)
         assert found.tensors["members.1.modules_to_save.score.weight"] == tensor(2, 8)
+
+    def test_task_embeddings_stay_with_their_versions(self) -> None:
+        found = combine([pulled(1), pulled(2, tuned_prompt(2, **SAME))], vote="mean")
+        check_layout(found)
+        assert found.tensors.keys() == {
+            "members.0.prompt_embeddings",
+            "members.1.prompt_embeddings",
+        }
 
     @pytest.mark.parametrize("numbers", [(), (1,)])
     def test_fewer_than_two_are_none(self, numbers: tuple[int, ...]) -> None:

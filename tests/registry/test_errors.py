@@ -34,6 +34,7 @@ EXAMPLES = [
     errors.StoreFullError("./objects", "No space left on device"),
     errors.StoreUnavailableError("s3://bucket", "connection refused"),
     errors.TaskNotFoundError("sst", ("sst2",)),
+    errors.TuningError("it diverged", "lower the learning rate"),
     errors.UnknownFormatError("notes.txt", "text"),
     errors.UnreadableBaseModelError("./base", "no config.json", "name another directory"),
 ]

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from prompt_examples import PEFT_METHODS, prompt_of, soft_prompt, tensor
-from promptreg.layouts import check_layout, trained_modules
+from prompt_examples import PEFT_METHODS, prompt_of, soft_prompt, tensor, tuned_prompt
+from promptreg.layouts import check_layout, trained_modules, without_task_embedding
 from promptreg.prompts import Method, Placement, SoftPrompt, Tensor, Vote
 
 MULTITASK = prompt_of(Method.MULTITASK_PROMPT_TUNING)
@@ -32,6 +32,25 @@ def test_trained_modules_may_stand_beside_them(method: Method) -> None:
     prompt = with_tensors(prompt_of(method), **{name: tensor(2, 3, 4)})
     check_layout(prompt)
     assert trained_modules(prompt) == (name,)
+
+
+@pytest.mark.parametrize("placement", [Placement.PREFIX, Placement.AFTER_BOS])
+def test_a_prompt_of_prompt_tuning_may_have_a_task_embedding(placement: Placement) -> None:
+    check_layout(tuned_prompt(placement=placement))
+    narrow = tensor(4, 8, dtype="BF16")
+    check_layout(with_tensors(tuned_prompt(), task_embedding=narrow))
+
+
+@pytest.mark.parametrize("method", sorted(set(Method) - {Method.PROMPT_TUNING}))
+def test_no_prompt_of_another_method_has_a_task_embedding(method: Method) -> None:
+    with pytest.raises(ValueError, match=f"'task_embedding', which {method} has no place for"):
+        check_layout(with_tensors(prompt_of(method), task_embedding=tensor(4, 8)))
+
+
+def test_a_task_embedding_is_a_copy_and_no_part_of_what_was_trained() -> None:
+    assert tuned_prompt().parameters == soft_prompt().parameters == 32
+    assert without_task_embedding(tuned_prompt()) == soft_prompt()
+    assert without_task_embedding(soft_prompt()) == soft_prompt()
 
 
 def test_trained_modules_may_stand_beside_each_member_of_an_ensemble() -> None:
@@ -80,6 +99,7 @@ def test_a_multitask_prompt_may_have_a_decoders_half() -> None:
         (with_tensors(soft_prompt(), prompt_embeddings=None), "lacks the tensor"),
         (with_tensors(soft_prompt(), more=tensor(1)), "has no place for"),
         (with_tensors(soft_prompt(), decoder_prompt_embeddings=tensor(4, 8)), "has no place for"),
+        (with_tensors(tuned_prompt(), task_embedding=tensor(3, 8)), r"\[4, 8\] was expected"),
         (replace(soft_prompt(), num_virtual_tokens=0), "num_virtual_tokens is 0"),
         (replace(soft_prompt(), token_dim=-1), "token_dim is -1"),
         (replace(PREFIX, num_layers=None), "num_layers is None"),

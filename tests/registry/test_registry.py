@@ -80,6 +80,18 @@ class RegistryContract:
         with pytest.raises(errors.PromptregError):
             registry.add_metrics("t@1", {"f1": float("nan")})
 
+    def test_what_was_measured_is_told_with_who_and_when(self, registry: Registry) -> None:
+        for task in ("t", "u"):
+            registry.push(soft_prompt(), task=task, base=base_model(), metrics={"f1": 0.5})
+        registry.add_all_metrics({"t": {"f1": 0.75}, "u@1": {"accuracy": 0.9}})
+        newest, before = registry.measurements("t")
+        assert (newest.value, before.value) == (0.75, 0.5)
+        assert newest.at == before.superseded_at
+        assert newest.by == registry.resolve("t").pushed_by
+        with pytest.raises(errors.NotFoundError):
+            registry.add_all_metrics({"t": {"f1": 0.1}, "nothing": {"f1": 0.2}})
+        assert registry.resolve("t").metrics["f1"] == 0.75
+
     def test_another_template_is_another_version(self, registry: Registry) -> None:
         registry.push(soft_prompt(), task="t", base=base_model())
         again = registry.push(soft_prompt(), task="t", base=base_model(), template="{text}?")
@@ -158,6 +170,61 @@ class RegistryContract:
         for member, found in zip(members, members_of(pulled.prompt), strict=True):
             assert found.tensors == registry.pull(member.ref).prompt.tensors
             assert (found.template, found.labels) == ("{text}!", ("yes", "no"))
+
+    def test_a_result_is_recorded_beside_the_prompts(self, registry: Registry) -> None:
+        base = base_model(name="small")
+        chosen: dict[str, Any] = {"seed": np.int64(1)}
+        scored: dict[str, Any] = {"test_accuracy": np.float32(0.5), "train_seconds": 9.0}
+        first = registry.record_result(
+            task="t", base=base, method="model-tuning", hyperparameters=chosen, metrics=scored
+        )
+        assert registry.base("small").table == base.table
+        again = registry.record_result(
+            task="t",
+            base="small",
+            method="model-tuning",
+            hyperparameters={"seed": 1},
+            metrics={"test_accuracy": 0.5, "train_seconds": 3.0},
+        )
+        assert again == first
+        assert registry.results() == registry.results("t") == (first,)
+        assert registry.list("t").versions == ()
+        registry.flush()
+        record = registry._objects._read(f"records/t@result-{first.digest.hex}.json", 10_000)
+        assert record is not None
+        written = json.loads(record)
+        assert written["base"]["table"] == str(Digest.of(table(0)))
+        assert {key: written[key] for key in ("task", "method", "hyperparameters", "metrics")} == {
+            "task": "t",
+            "method": "model-tuning",
+            "hyperparameters": {"seed": 1},
+            "metrics": {"test_accuracy": 0.5, "train_seconds": 9.0},
+        }
+
+    @pytest.mark.parametrize(
+        ("facts", "error"),
+        [
+            ({"task": "No Task"}, errors.InvalidNameError),
+            ({"method": "prompt-tuning"}, errors.InvalidValueError),
+            ({"metrics": {}}, errors.InvalidValueError),
+            ({"metrics": {"accuracy": float("inf")}}, errors.InvalidValueError),
+            ({"hyperparameters": {"no name": 1}}, errors.InvalidNameError),
+            ({"base": "nobody"}, errors.BaseModelNotFoundError),
+        ],
+    )
+    def test_what_is_no_result_registers_nothing_not_even_its_base(
+        self, registry: Registry, facts: dict[str, Any], error: type[Exception]
+    ) -> None:
+        values: dict[str, Any] = {
+            "task": "t",
+            "base": base_model(),
+            "method": "prompt-design",
+            "metrics": {"accuracy": 0.5},
+        }
+        with pytest.raises(error):
+            registry.record_result(**{**values, **facts})
+        assert registry.results() == ()
+        assert registry.bases() == []
 
     def test_an_ensemble_is_pinned_to_what_its_references_named(self, registry: Registry) -> None:
         push_members(registry)

@@ -9,7 +9,7 @@ from promptreg.artifacts.tensors import dump_tensors, load_metadata, load_tensor
 from promptreg.bases import BaseModel
 from promptreg.digests import Digest
 from promptreg.errors import InvalidArtifactError
-from promptreg.layouts import PROMPT_EMBEDDINGS, TASK_COLS, TASK_ROWS
+from promptreg.layouts import PROMPT_EMBEDDINGS, TASK_COLS, TASK_EMBEDDING, TASK_ROWS
 from promptreg.manifests import MAX_MANIFEST, manifest_bytes, read_manifest
 from promptreg.prompts import Method, SoftPrompt, Tensor
 
@@ -18,6 +18,7 @@ __all__ = ["SafetensorsFormat"]
 _TENSORS = "prompt.safetensors"
 _MANIFEST = "manifest.json"
 _MULTITASK = {PROMPT_EMBEDDINGS, TASK_COLS, TASK_ROWS}
+_WITH_EMBEDDING = {PROMPT_EMBEDDINGS, TASK_EMBEDDING}
 # Files that are half of a prompt, and their other half.
 _HALVES = {"adapter_model.safetensors": "adapter_config.json", _TENSORS: _MANIFEST}
 _PLAIN_METADATA: tuple[dict[str, str], ...] = ({}, {"format": "pt"})
@@ -64,7 +65,7 @@ def _read_pair(found: Found) -> SoftPrompt:
 
 
 def _read_alone(found: Found) -> SoftPrompt:
-    """Read one tensor [P, H] of any name, or the three of a multitask prompt by PEFT's names."""
+    """Read one tensor [P, H] of any name, or those of a tuned or a multitask prompt by their names."""
     where = str(found)
     other = _HALVES.get(found.path.name)
     if other is not None and found.path.with_name(other).exists():
@@ -74,11 +75,12 @@ def _read_alone(found: Found) -> SoftPrompt:
     tensors = load_tensors(found.data, where=where)
     metadata = load_metadata(found.data, where=where)
     multitask = tensors.keys() == _MULTITASK
-    name = PROMPT_EMBEDDINGS if multitask else _only_name(tensors, where)
+    whole = multitask or tensors.keys() == _WITH_EMBEDDING
+    name = PROMPT_EMBEDDINGS if whole else _only_name(tensors, where)
     tokens, width = _matrix(name, tensors[name], where)
     return SoftPrompt(
         method=Method.MULTITASK_PROMPT_TUNING if multitask else Method.PROMPT_TUNING,
-        tensors=tensors if multitask else {PROMPT_EMBEDDINGS: tensors[name]},
+        tensors=tensors if whole else {PROMPT_EMBEDDINGS: tensors[name]},
         num_virtual_tokens=tokens,
         token_dim=width,
         source_format=SafetensorsFormat.name,

@@ -9,7 +9,7 @@ from promptreg.artifacts.arrays import check_finite
 from promptreg.artifacts.found import Found
 from promptreg.bases import BaseModel
 from promptreg.errors import ConversionError, InvalidArtifactError
-from promptreg.layouts import MODULES_PREFIX, check_layout, trained_modules
+from promptreg.layouts import MODULES_PREFIX, TASK_EMBEDDING, check_layout, trained_modules
 from promptreg.prompts import Method, Placement, SoftPrompt
 
 __all__ = ["Format", "Rendering", "checked", "left_out", "refuse_all_but_rows", "refuse_ensemble"]
@@ -149,6 +149,7 @@ def left_out(prompt: SoftPrompt) -> list[str]:
         f"the task type ({prompt.task_type})": prompt.task_type is not None,
         "the template": prompt.template is not None,
         "the labels": bool(prompt.labels),
+        "the task embedding": TASK_EMBEDDING in prompt.tensors,
         "how it was initialised": prompt.init is not None,
         f"the hyperparameters ({', '.join(sorted(prompt.hyperparameters))})": bool(
             prompt.hyperparameters

@@ -22,7 +22,9 @@ from promptreg.layouts import (
     MODULES_PREFIX,
     PROMPT_EMBEDDINGS,
     TASK_COLS,
+    TASK_EMBEDDING,
     TASK_ROWS,
+    without_task_embedding,
 )
 from promptreg.prompts import Method, Placement, SoftPrompt, Tensor
 
@@ -84,9 +86,10 @@ class PeftFormat(Format):
         del name  # PEFT names an adapter when it loads it
         refuse_ensemble(prompt, self.name)
         config, notes = write_config(prompt, base)
+        kept = without_task_embedding(prompt)
         files = {
-            _WEIGHTS: dump_tensors(_export(prompt), _METADATA),
-            SIDECAR: write_sidecar(prompt, base, config),
+            _WEIGHTS: dump_tensors(_export(kept), _METADATA),
+            SIDECAR: write_sidecar(kept, base, config),
             CONFIG: config,
         }
         return Rendering(files=files, notes=(*notes, *_unknown_to_peft(prompt)))
@@ -192,6 +195,11 @@ def _unknown_to_peft(prompt: SoftPrompt) -> list[str]:
         notes.append(
             "PEFT puts the prompt before the first token, not after it, so it will give other "
             f"outputs there; promptreg reads the placement back from {SIDECAR}"
+        )
+    if TASK_EMBEDDING in prompt.tensors:
+        notes.append(
+            "PEFT has no place for the task embedding: it is left out, and a prompt that is pushed "
+            "from here is compared with others by what it became; 'safetensors' keeps it"
         )
     unknown = [
         what

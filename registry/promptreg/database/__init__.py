@@ -2,6 +2,6 @@
 
 from promptreg.database.database import Database
 from promptreg.database.schema import upgrade
-from promptreg.database.values import Event, NewVersion, Page
+from promptreg.database.values import Event, Measurement, NewVersion, Page
 
-__all__ = ["Database", "Event", "NewVersion", "Page", "upgrade"]
+__all__ = ["Database", "Event", "Measurement", "NewVersion", "Page", "upgrade"]

@@ -1,19 +1,23 @@
 """The database: all that is registered, except the tensors."""
 
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self
 
 from promptreg.bases import BaseModel
 from promptreg.database import pages, reading, references, schema, urls
 from promptreg.database.engine import create_engine
 from promptreg.database.scalars import check_scalars, check_text
 from promptreg.database.transactions import Transactions
-from promptreg.database.values import Event, NewVersion, Page
+from promptreg.database.values import Event, Measurement, NewVersion, Page
 from promptreg.digests import Digest
 from promptreg.errors import CorruptObjectError, SchemaError
 from promptreg.fingerprints import Fingerprint
-from promptreg.names import Reference, check_alias, check_base_name
+from promptreg.names import Reference, check_alias, check_base_name, check_task
 from promptreg.prompts import PromptVersion, Scalar
+from promptreg.results import Result, check_method
+
+if TYPE_CHECKING:
+    from promptreg.database.comparing import ComparablePrompt
 
 __all__ = ["Database"]
 
@@ -112,6 +116,20 @@ class Database:
     def bases(self) -> list[BaseModel]:
         """Return all base models, in the order in which they were registered."""
         return self._transactions.read(reading.bases)
+
+    def comparable(self, base: str) -> "tuple[BaseModel, tuple[ComparablePrompt, ...]]":
+        """Return a base model and its prompts of prompt tuning that were not yanked, the newest first.
+
+        Args:
+            base: A name, or ``bfp1:`` and the first 8 hex digits or more.
+
+        Raises:
+            BaseModelNotFoundError: There is none.
+            AmbiguousReferenceError: Several fingerprints begin so.
+        """
+        from promptreg.database import comparing
+
+        return self._transactions.read(lambda connection: comparing.comparable(connection, base))
 
     def table(self, base: Fingerprint) -> Digest:
         """Return the digest of the table of weights of ``base``.
@@ -233,13 +251,85 @@ class Database:
             PromptNotFoundError: ``version`` is not registered here.
             InvalidNameError, InvalidValueError: A metric cannot be kept.
         """
+        (measured,) = self.measure_all([(version, metrics)], by=by)
+        return measured
+
+    def measure_all(
+        self, measured: Sequence[tuple[PromptVersion, Mapping[str, Scalar]]], *, by: str
+    ) -> list[PromptVersion]:
+        """Record metrics of several versions, as ``measure`` does: all of them, or none."""
         from promptreg.database import measuring
 
+        for _, metrics in measured:
+            check_scalars("metric", metrics)
+        check_text("the user", by)
+        return self._transactions.write(
+            lambda connection: measuring.measure(connection, measured, by)
+        )
+
+    def measurements(self, version: PromptVersion) -> list[Measurement]:
+        """Return all that was ever recorded of the metrics of ``version``: by name, the newest first.
+
+        Raises:
+            PromptNotFoundError: ``version`` is not registered here.
+        """
+        return self._transactions.read(
+            lambda connection: reading.measurements(
+                connection, references.row_id(connection, version)
+            )
+        )
+
+    def record_result(
+        self,
+        *,
+        task: str,
+        base: Fingerprint,
+        method: str,
+        hyperparameters: Mapping[str, Scalar],
+        metrics: Mapping[str, Scalar],
+        by: str,
+    ) -> Result:
+        """Record what a method without a soft prompt scored on ``task``, which is made at need.
+
+        The same result again, whatever time it took, is the one that exists.
+
+        Raises:
+            BaseModelNotFoundError: ``base`` is not registered.
+            InvalidNameError, InvalidValueError: A name or a value cannot be kept.
+        """
+        from promptreg.database import results
+
+        check_task(task)
+        check_method(method)
+        check_scalars("hyperparameter", hyperparameters)
         check_scalars("metric", metrics)
         check_text("the user", by)
         return self._transactions.write(
-            lambda connection: measuring.measure(connection, version, metrics, by)
+            lambda connection: results.record(
+                connection,
+                task=task,
+                base=base,
+                method=method,
+                hyperparameters=hyperparameters,
+                metrics=metrics,
+                by=by,
+            )
         )
+
+    def results(self, task: str | None = None) -> tuple[Result, ...]:
+        """Return the results without a prompt, the newest first.
+
+        Args:
+            task: Only this task's; ``*`` and ``?`` are wildcards.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+            InvalidValueError: ``task`` holds what no text holds.
+        """
+        from promptreg.database import results
+
+        check_text("the task", task or "")
+        return self._transactions.read(lambda connection: results.all_results(connection, task))
 
     def yank(self, version: PromptVersion, *, reason: str, by: str) -> PromptVersion:
         """Withdraw ``version``: only its number and its digest lead to it from now on.

@@ -1,6 +1,6 @@
 """Metrics: recorded with who and when, never overwritten. Each function is part of one transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -18,17 +18,23 @@ _INSERT_METRIC = insert(MetricRow)
 
 
 def measure(
-    connection: Connection, version: PromptVersion, metrics: Mapping[str, Scalar], by: str
-) -> PromptVersion:
-    """Record metrics of ``version``, and return it with its newest.
+    connection: Connection,
+    measured: Sequence[tuple[PromptVersion, Mapping[str, Scalar]]],
+    by: str,
+) -> list[PromptVersion]:
+    """Record metrics of versions, and return these with their newest.
 
     Raises:
-        PromptNotFoundError: The version is not registered here.
+        PromptNotFoundError: A version is not registered here.
     """
-    lock_task(connection, version.task)
-    prompt_id = references.row_id(connection, version)
-    add_metrics(Deed.begin(connection, by), prompt_id, metrics)
-    return reading.load(connection, [prompt_id])[0]
+    # In one order, or two that measure the same tasks could wait for each other.
+    for task in sorted({version.task for version, _ in measured}):
+        lock_task(connection, task)
+    ids = [references.row_id(connection, version) for version, _ in measured]
+    deed = Deed.begin(connection, by)
+    for prompt_id, (_, metrics) in zip(ids, measured, strict=True):
+        add_metrics(deed, prompt_id, metrics)
+    return reading.load(connection, ids)
 
 
 def insert_metrics(deed: Deed, prompt_id: int, metrics: Mapping[str, Scalar]) -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "MetricRow",
     "ObjectRow",
     "PromptRow",
+    "ResultRow",
     "TaskRow",
 ]
 
@@ -305,6 +306,30 @@ class AliasRow(Base):
     base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"), primary_key=True)
     name: Mapped[str] = mapped_column(_NAME, primary_key=True)
     prompt_id: Mapped[int]
+
+
+class ResultRow(Base):
+    """What a method without a soft prompt scored on a task. Rows are only ever added."""
+
+    __tablename__ = "results"
+    __table_args__ = (
+        Index(None, "task_id", "id"),
+        _is_digest("idempotency_key"),
+        CheckConstraint("length(method) > 0", name="method_not_empty"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"))
+    method: Mapped[str] = mapped_column(_WORD)
+    # Shown, never searched for: the values of one result lie together.
+    hyperparameters: Mapped[str] = mapped_column(_TEXT, comment="canonical JSON")
+    metrics: Mapped[str] = mapped_column(_TEXT, comment="canonical JSON")
+    recorded_by: Mapped[str] = mapped_column(_TEXT)
+    recorded_at: Mapped[datetime] = mapped_column(Timestamp)
+    idempotency_key: Mapped[str] = mapped_column(
+        _DIGEST, unique=True, comment="the same result recorded again is the one that exists"
+    )
 
 
 class EventRow(Base):

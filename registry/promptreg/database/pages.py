@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Select, literal, select, tuple
 from promptreg.database import reading
 from promptreg.database.scalars import check_text
 from promptreg.database.stretches import Stretch
-from promptreg.database.tables import joined, prompts, tasks
+from promptreg.database.tables import joined, prompts
 from promptreg.database.timestamps import Timestamp
 from promptreg.database.values import Page
 from promptreg.errors import InvalidFilterError, InvalidValueError
@@ -121,7 +121,7 @@ def _restriction(connection: Connection, query: Query) -> _Restriction:
     candidates: list[Select[Any]] = []
     shown = query.yanked
     if query.task is not None:
-        tests.append(_task_test(connection, query.task, dialect))
+        tests.append(reading.of_task(connection, prompts.c.task_id, query.task))
         if query.sort is not None:
             candidates.append(select(prompts.c.id).select_from(joined()).where(tests[0]))
     if query.where is not None and query.where.strip():
@@ -150,17 +150,6 @@ def _few(connection: Connection, candidates: Sequence[Select[Any]]) -> Sequence[
         if len(found) <= _FEW:
             return found
     return None
-
-
-def _task_test(connection: Connection, task: str, dialect: str) -> ColumnElement[bool]:
-    wildcards = frozenset(index for index, each in enumerate(task) if each in "*?")
-    if not wildcards:
-        return prompts.c.task_id == reading.task_id(connection, task)
-    from promptreg.database.conditions import glob
-    from promptreg.database.filters import Value
-
-    matching = select(tasks.c.id).where(glob(tasks.c.name, Value(task, wildcards), dialect))
-    return prompts.c.task_id.in_(matching)
 
 
 def _stretches(query: Query, restriction: _Restriction) -> Sequence[Stretch]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, or_, select
 from sqlalchemy.engine import Row
 
 from promptreg.bases import BaseModel
@@ -23,7 +23,7 @@ from promptreg.database.tables import (
     scalar_columns,
     tasks,
 )
-from promptreg.database.values import Event
+from promptreg.database.values import Event, Measurement
 from promptreg.digests import Digest
 from promptreg.errors import (
     AmbiguousReferenceError,
@@ -41,7 +41,9 @@ __all__ = [
     "known_base",
     "load",
     "manifest",
+    "measurements",
     "newest_events",
+    "of_task",
     "task_id",
     "to_base",
 ]
@@ -76,6 +78,11 @@ _METRICS = (
     select(*scalar_columns(metrics))
     .where(metrics.c.prompt_id.in_(_IDS), metrics.c.superseded_at.is_(None))
     .order_by(metrics.c.name)
+)
+_MEASUREMENTS = (
+    select(metrics)
+    .where(metrics.c.prompt_id == bindparam("prompt"))
+    .order_by(metrics.c.name, metrics.c.id.desc())
 )
 _BASE_BY_NAME = select(base_models).where(base_models.c.name == bindparam("name"))
 _BASE_BY_PREFIX = (
@@ -121,6 +128,23 @@ def task_id(connection: Connection, task: str) -> int:
         names = connection.scalars(select(tasks.c.name)).all()
         raise TaskNotFoundError(task, difflib.get_close_matches(task, names))
     return int(found)
+
+
+def of_task(connection: Connection, column: ColumnElement[Any], task: str) -> ColumnElement[bool]:
+    """Return whether ``column``, a task's id, is that of ``task``; ``*`` and ``?`` are wildcards.
+
+    Raises:
+        TaskNotFoundError: There is no such task.
+    """
+    wildcards = frozenset(index for index, each in enumerate(task) if each in "*?")
+    if not wildcards:
+        return column == task_id(connection, task)
+    from promptreg.database.conditions import glob
+    from promptreg.database.filters import Value
+
+    dialect = connection.dialect.name
+    matching = select(tasks.c.id).where(glob(tasks.c.name, Value(task, wildcards), dialect))
+    return column.in_(matching)
 
 
 def base_row(connection: Connection, name_or_fingerprint: str) -> Row[Any]:
@@ -215,6 +239,20 @@ def manifest(connection: Connection, version: PromptVersion) -> bytes:
     if document is None:
         raise PromptNotFoundError(version.ref, "its manifest is not registered here")
     return str(document).encode()
+
+
+def measurements(connection: Connection, prompt: int) -> list[Measurement]:
+    """Return all that was ever recorded of the metrics of a row of ``prompts``: by name, the newest first."""
+    return [
+        Measurement(
+            metric=row.name,
+            value=from_row(row.kind, row.number, row.text, row.rest),
+            by=row.recorded_by,
+            at=row.recorded_at,
+            superseded_at=row.superseded_at,
+        )
+        for row in connection.execute(_MEASUREMENTS, {"prompt": prompt})
+    ]
 
 
 def newest_events(connection: Connection, limit: int) -> list[Event]:

@@ -26,7 +26,7 @@ __all__ = [
     "upgrade",
 ]
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision, the oldest first. Known here, so that opening a database need not import Alembic."""
 HEAD = REVISIONS[-1]
 """The revision that this release needs."""

@@ -27,6 +27,7 @@ __all__ = [
     "objects",
     "parent",
     "prompts",
+    "results",
     "scalar_columns",
     "tasks",
 ]
@@ -53,8 +54,17 @@ prompts = _table(
     moments="pushed_at yanked_at",
 )
 hyperparameters = _table("hyperparameters", "prompt_id name kind number text rest")
-metrics = _table("metrics", "prompt_id name kind number text rest", moments="superseded_at")
+metrics = _table(
+    "metrics",
+    "id prompt_id name kind number text rest recorded_by",
+    moments="recorded_at superseded_at",
+)
 aliases = _table("aliases", "task_id base_id name prompt_id")
+results = _table(
+    "results",
+    "id task_id base_id method hyperparameters metrics recorded_by idempotency_key",
+    moments="recorded_at",
+)
 events = _table("events", "id by action subject detail", moments="at")
 
 _parents = prompts.alias("parents")

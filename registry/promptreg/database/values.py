@@ -11,7 +11,7 @@ from promptreg.fingerprints import Fingerprint
 from promptreg.names import check_alias, check_task
 from promptreg.prompts import Method, Placement, PromptVersion, Scalar, TaskType
 
-__all__ = ["Event", "NewVersion", "Page"]
+__all__ = ["Event", "Measurement", "NewVersion", "Page"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +92,33 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A value of a metric, as somebody recorded it once.
+
+    Attributes:
+        metric: The metric's name.
+        value: The value.
+        by: Who recorded it.
+        at: When, in UTC.
+        superseded_at: When another value came, in UTC; None for the newest.
+    """
+
+    metric: str
+    value: Scalar
+    by: str
+    at: datetime
+    superseded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that was done.
 
     Attributes:
         at: When, in UTC.
         by: Who did it.
-        action: What: ``push``, ``alias``, ``yank``, ``measure`` or ``add-base``.
-        subject: To which: the reference of a version, or the fingerprint of a base model.
+        action: What: ``push``, ``alias``, ``yank``, ``measure``, ``record-result`` or ``add-base``.
+        subject: To which: the reference of a version, a task, or the fingerprint of a base model.
         detail: The alias, the reason, the metric.
     """
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from promptreg.models.attaching import attach
     from promptreg.models.canary import record_canary, replay_canary
     from promptreg.models.fingerprinting import from_files, from_module
-    from promptreg.models.loading import load_base
+    from promptreg.models.loading import load_base, load_to_train
     from promptreg.models.prompted import PromptedModel
     from promptreg.models.reports import AttachReport, Policy
 
@@ -24,6 +24,7 @@ _MODULES = {
     "from_files": "fingerprinting",
     "from_module": "fingerprinting",
     "load_base": "loading",
+    "load_to_train": "loading",
     "record_canary": "canary",
     "replay_canary": "canary",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "from_files",
     "from_module",
     "load_base",
+    "load_to_train",
     "record_canary",
     "replay_canary",
 ]

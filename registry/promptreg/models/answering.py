@@ -6,7 +6,7 @@ B is the rows of a batch, T the text's tokens, C the labels, M the longest label
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,13 +16,38 @@ from transformers.modeling_outputs import BaseModelOutput
 from promptreg.answers import Answer, choose_label, fill, label_ids, vote
 from promptreg.errors import AttachError, NonFiniteError
 from promptreg.models.anatomy import Kind
-from promptreg.models.attached import AttachedPrompt
+from promptreg.models.rows import decoder_start, last_columns, padded
 from promptreg.models.virtual import VirtualTokens
+from promptreg.prompts import Vote
 
 if TYPE_CHECKING:
     from promptreg.models.prompted import PromptedModel
 
-__all__ = ["answer_texts"]
+__all__ = ["Asked", "answer_texts"]
+
+
+class Asked(Protocol):
+    """What answers a text: an attached prompt, one in training, or the bare base model in a template."""
+
+    @property
+    def name(self) -> str | None:
+        """What its answers are marked with."""
+
+    @property
+    def template(self) -> str | None:
+        """The text around the input, with ``{text}`` where it goes; None for the bare input."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label words to choose from; none for a continuation."""
+
+    @property
+    def vote(self) -> Vote | None:
+        """How the members of an ensemble agree; None for a single prompt."""
+
+    @property
+    def tokens(self) -> Sequence[VirtualTokens | None]:
+        """Its virtual tokens; those of each member, for an ensemble; None for the bare base model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,7 +74,7 @@ class _Job:
 def answer_texts(
     prompted: "PromptedModel",
     texts: Sequence[str],
-    prompts: Sequence[AttachedPrompt | None],
+    prompts: Sequence[Asked | None],
     *,
     max_new_tokens: int,
     batch_size: int,
@@ -117,7 +142,7 @@ _ONE_ANSWER = {"num_return_sequences": 1, "return_dict_in_generate": False, "str
 
 
 def _plan(
-    prompted: "PromptedModel", texts: Sequence[str], prompts: Sequence[AttachedPrompt | None]
+    prompted: "PromptedModel", texts: Sequence[str], prompts: Sequence[Asked | None]
 ) -> list[_Job]:
     """Return what is to be answered: a text once, or once for each member of an ensemble."""
     tokenizer = prompted.tokenizer
@@ -142,7 +167,7 @@ def _plan(
 
 
 def _labels(
-    prompted: "PromptedModel", prompt: AttachedPrompt | None
+    prompted: "PromptedModel", prompt: Asked | None
 ) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
     """Return the labels that a prompt chooses from, and their tokens."""
     labels = () if prompt is None else prompt.labels
@@ -197,28 +222,17 @@ def _batches(prompted: "PromptedModel", jobs: Sequence[_Job], size: int) -> Iter
     alike = anatomy.kind is Kind.ENCODER or (
         anatomy.kind is Kind.ENCODER_DECODER and anatomy.counts_columns
     )
-    apart: dict[int, list[_Job]] = {}
+    whole = anatomy.kind is Kind.DECODER and anatomy.counts_padding  # there must be no padding
+    apart: dict[tuple[int, int], list[_Job]] = {}
     for job in jobs:
+        virtual = 0 if job.tokens is None else job.tokens.length
         table = job.tokens.key_table if alike and job.tokens else None
-        apart.setdefault(0 if table is None else len(table.table), []).append(job)
+        key = (0 if table is None else len(table.table), 0)
+        apart.setdefault((len(job.ids), virtual) if whole else key, []).append(job)
     for group in apart.values():
         ordered = sorted(group, key=lambda job: len(job.ids), reverse=True)
         for start in range(0, len(ordered), size):
             yield ordered[start : start + size]
-
-
-def _padded(
-    rows: Sequence[Sequence[int]], device: torch.device, *, left: bool
-) -> dict[str, Tensor]:
-    """Return ``input_ids`` and ``attention_mask`` [B, T] of rows of several lengths."""
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for at, row in enumerate(rows):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[at, place] = torch.tensor(row)
-        mask[at, place] = 1
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
 @torch.no_grad()
@@ -246,7 +260,7 @@ def _choose(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[Answer]:
 
 def _classify(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list[float]]:
     """Return [B, C] the log-probability of each class."""
-    batch = _padded([job.ids for job in jobs], prompted.device, left=False)
+    batch = padded([job.ids for job in jobs], prompted.device, left=False)
     rows = prompted.mix([job.tokens for job in jobs])
     logits = prompted.run(rows, dict(batch)).logits
     scores: list[list[float]] = log_softmax(logits.float(), dim=-1).tolist()
@@ -255,8 +269,8 @@ def _classify(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list[floa
 
 def _score_continued(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list[float]]:
     """Return [B, C] how likely each label is as the continuation of each text."""
-    batch = _padded([job.ids for job in jobs], prompted.device, left=True)
-    keep = {"logits_to_keep": 1} if "logits_to_keep" in prompted.anatomy.accepts else {}
+    batch = padded([job.ids for job in jobs], prompted.device, left=True)
+    keep = last_columns(prompted.anatomy.accepts, -1, -1)
     longer = any(len(ids) > 1 for job in jobs for ids in job.label_ids)
     mixed = prompted.mix([job.tokens for job in jobs])
     output = prompted.run(mixed, {**batch, **keep, "use_cache": longer})
@@ -283,7 +297,7 @@ def _score_continued(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[li
         for (at, label), score in zip(pairs, rest, strict=True):
             scores[at][label] = score
         return scores
-    given = _padded([ids[:-1] for ids in labels], prompted.device, left=False)
+    given = padded([ids[:-1] for ids in labels], prompted.device, left=False)
     mask = torch.cat([batch["attention_mask"][rows], given["attention_mask"]], dim=1)
     # Each text is read once: its cache is what all of its labels go on from.
     cache.batch_select_indices(torch.tensor(rows, device=prompted.device))
@@ -301,7 +315,7 @@ def _score_anew(
     prompted: "PromptedModel", pairs: Sequence[tuple[_Job, Sequence[int]]]
 ) -> list[float]:
     """Return how likely each label is behind its text, where no cache can be shared: a row a label."""
-    batch = _padded([[*job.ids, *ids[:-1]] for job, ids in pairs], prompted.device, left=True)
+    batch = padded([[*job.ids, *ids[:-1]] for job, ids in pairs], prompted.device, left=True)
     logits = prompted.run(prompted.mix([job.tokens for job, _ in pairs]), dict(batch)).logits
     longest = max(len(ids) for _, ids in pairs)
     own = [  # each row's last ones, brought to the front of it
@@ -313,16 +327,16 @@ def _score_anew(
 
 def _score_decoded(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list[float]]:
     """Return [B, C] how likely each label is as what the decoder of an encoder-decoder writes."""
-    batch = _padded([job.ids for job in jobs], prompted.device, left=False)
+    batch = padded([job.ids for job in jobs], prompted.device, left=False)
     owners = [job.tokens for job in jobs]
-    start = _decoder_start(prompted)
+    start = decoder_start(prompted)
     begun = torch.full((len(jobs), 1), start, device=prompted.device)
     states = prompted.run(
         prompted.mix(owners), {**batch, "decoder_input_ids": begun}
     ).encoder_last_hidden_state
     pairs = [(at, ids) for at, job in enumerate(jobs) for ids in job.label_ids]
     rows = [at for at, _ in pairs]
-    given = _padded([[start, *ids[:-1]] for _, ids in pairs], prompted.device, left=False)
+    given = padded([[start, *ids[:-1]] for _, ids in pairs], prompted.device, left=False)
     logits = prompted.run(
         prompted.mix([owners[at] for at in rows]),
         {
@@ -337,23 +351,12 @@ def _score_decoded(prompted: "PromptedModel", jobs: Sequence[_Job]) -> list[list
 
 def _sum_of(logits: Tensor, wanted: Sequence[Sequence[int]]) -> list[float]:
     """Return for each row of ``logits`` [B, M, V] the log-probability of its ``wanted`` tokens, M at most."""
-    padded = _padded(wanted, logits.device, left=False)
-    chosen = log_softmax(logits.float(), dim=-1).gather(2, padded["input_ids"][..., None])
+    batch = padded(wanted, logits.device, left=False)
+    chosen = log_softmax(logits.float(), dim=-1).gather(2, batch["input_ids"][..., None])
     # Behind the last token there may be anything, infinite numbers too.
-    chosen = chosen[..., 0].masked_fill(padded["attention_mask"] == 0, 0.0)
+    chosen = chosen[..., 0].masked_fill(batch["attention_mask"] == 0, 0.0)
     sums: list[float] = chosen.sum(dim=1).tolist()
     return sums
-
-
-def _decoder_start(prompted: "PromptedModel") -> int:
-    for config in (prompted.generation_config, prompted.config):
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is not None:
-            return int(start)
-    raise AttachError(
-        f"a {type(prompted.model).__name__} does not say which token its decoder starts with",
-        "set model.generation_config.decoder_start_token_id",
-    )
 
 
 def _write(
@@ -364,7 +367,7 @@ def _write(
     arguments: Mapping[str, Any],
 ) -> list[Answer | None]:
     """Return the continuation of each job's text; None for one that got no numbers."""
-    batch = _padded([job.ids for job in jobs], prompted.device, left=True)
+    batch = padded([job.ids for job in jobs], prompted.device, left=True)
     tokenizer = prompted.tokenizer
     settings = {"max_new_tokens": _room(prompted, jobs, max_new_tokens), **arguments}
     if prompted.generation_config.pad_token_id is None:
@@ -397,7 +400,7 @@ def _room(prompted: "PromptedModel", jobs: Sequence[_Job], wanted: int) -> int:
 
 def _vote(
     texts: Sequence[str],
-    prompts: Sequence[AttachedPrompt | None],
+    prompts: Sequence[Asked | None],
     jobs: Sequence[_Job],
     answers: Mapping[_Job, Answer],
 ) -> list[Answer | None]:
@@ -411,7 +414,7 @@ def _vote(
         if len(given) < len(own):
             voted.append(None)
         elif prompt is not None and prompt.vote is not None:
-            voted.append(vote(given, prompt.vote, prompt.name))
+            voted.append(vote(given, prompt.vote, str(prompt.name)))
         else:
             voted.append(given[0])
     return voted

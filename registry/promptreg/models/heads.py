@@ -44,10 +44,14 @@ class _RowLinear(nn.Module):
     B rows, I inputs, O outputs.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)  # [B, O, I]
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)  # [B, O]
+        # Buffers, because a gradient may be wanted of what they were stacked from.
+        self.register_buffer("weight", weight)  # [B, O, I]
+        self.register_buffer("bias", bias)  # [B, O]
         self.eval()
 
     def forward(self, states: Tensor) -> Tensor:

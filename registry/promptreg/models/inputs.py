@@ -324,7 +324,9 @@ def _logits_to_keep(
     if "logits_to_keep" not in anatomy.accepts or rows.embeddings is None:
         return {}
     if isinstance(keep, Tensor):
-        if rows.any_after_first:
+        if rows.any_after_first and not bool(
+            (keep < 0).all()
+        ):  # from the end, they are all rows' own
             raise AttachError(
                 "logits_to_keep is a tensor, and with this prompt's place each row has columns of its own",
                 "pass a number, or leave logits_to_keep out",

@@ -1,5 +1,6 @@
 """Loading a base model from its directory, as the class that a prompt's task needs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from promptreg.prompts import SoftPrompt, TaskType
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["find_tokenizer", "load_base"]
+__all__ = ["find_tokenizer", "load_base", "load_to_train"]
 
 _CLASSES = {
     TaskType.CAUSAL_LM: "AutoModelForCausalLM",
@@ -35,16 +36,56 @@ def load_base(
         UnreadableBaseModelError: transformers cannot load it as that class.
         MissingDependencyError: transformers is not installed.
     """
+    classes = None if prompt is None else _label_count(prompt)
+    return _load(directory, lambda: _task_type(directory, prompt), classes, dtype)
+
+
+def load_to_train(
+    directory: Path, *, classes: int | None, device: str = "cpu", dtype: str = "auto"
+) -> "PreTrainedModel":
+    """Load the base model in ``directory`` to train prompts for it, in evaluation mode, on ``device``.
+
+    A model that writes text is loaded as that; an encoder as a classifier, with a new head if it has none.
+
+    Args:
+        directory: A transformers directory with safetensors weights.
+        classes: How many labels there are to choose from; None if the answers are texts.
+        device: Where it is to run.
+        dtype: What its numbers are to be. ``auto`` is what is stored, but float32 where that cannot be trained
+            through: few CPUs have bfloat16 arithmetic, and gradients run out of float16. The wider numbers
+            are the same.
+
+    Raises:
+        UnreadableBaseModelError: transformers cannot load it so.
+        MissingDependencyError: transformers is not installed.
+    """
+    task = _trained_task(directory)
+    if task is TaskType.SEQ_CLS and classes is None:
+        raise UnreadableBaseModelError(
+            str(directory),
+            "it is an encoder, which answers with classes, and the answers are texts",
+            "write {text, label} lines, or name a model that writes text",
+        )
+    count = classes if task is TaskType.SEQ_CLS else None
+    model: Any = _load(directory, lambda: task, count, dtype)
+    narrow = ("torch.bfloat16", "torch.float16") if device == "cpu" else ("torch.float16",)
+    if dtype == "auto" and str(model.dtype) in narrow:
+        model = model.float()
+    loaded: PreTrainedModel = model.to(device)
+    return loaded
+
+
+def _load(
+    directory: Path, task: Callable[[], TaskType], classes: int | None, dtype: str
+) -> "PreTrainedModel":
     try:
         import transformers
     except ImportError as error:
         raise MissingDependencyError("transformers", "torch", "loading a base model") from error
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if classes is None else {"num_labels": classes}
     name = "a model"
-    if prompt is not None and (labels := _label_count(prompt)) is not None:
-        options["num_labels"] = labels
     try:
-        name = _CLASSES[_task_type(directory, prompt)]
+        name = _CLASSES[task()]
         model: Any = getattr(transformers, name).from_pretrained(
             directory,
             dtype=dtype,
@@ -59,6 +100,29 @@ def load_base(
         raise UnreadableBaseModelError(str(directory), reason, remedy) from error
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _trained_task(directory: Path) -> TaskType:
+    """Return what a prompt for the base model in ``directory`` is trained to do."""
+    try:
+        from transformers import AutoConfig
+    except ImportError as error:
+        raise MissingDependencyError("transformers", "torch", "training a prompt") from error
+    try:
+        config = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        reason = f"transformers cannot read its config.json ({_first_line(error)})"
+        raise UnreadableBaseModelError(
+            str(directory), reason, "name the directory of a transformers model"
+        ) from error
+    if config.is_encoder_decoder:
+        return TaskType.SEQ_2_SEQ_LM
+    names = config.architectures or [""]
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        return TaskType.CAUSAL_LM
+    return TaskType.SEQ_CLS
 
 
 def find_tokenizer(model: "PreTrainedModel") -> "PreTrainedTokenizerBase":

@@ -55,7 +55,8 @@ def with_parameters(model: _Module, parameters: Mapping[str, Tensor]) -> _Module
             copies[parent]._modules[name] = _linear(own)  # noqa: SLF001
             continue
         for name, tensor in own.items():
-            copies[path]._parameters[name] = nn.Parameter(tensor, requires_grad=False)  # noqa: SLF001
+            # The tensor itself, not a Parameter made of it: a gradient may be wanted of it.
+            copies[path].__dict__["_parameters"][name] = tensor
     view: _Module = copies.model
     return view
 

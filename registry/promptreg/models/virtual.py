@@ -26,6 +26,7 @@ __all__ = [
     "VirtualRows",
     "VirtualTokens",
     "check_fit",
+    "check_takes_embeddings",
     "load_virtual_tokens",
     "own_parameters",
     "split_layers",
@@ -154,12 +155,7 @@ def check_fit(prompt: SoftPrompt, anatomy: Anatomy) -> None:
                 f"a base model with token_dim {prompt.token_dim}",
                 f"a {type(anatomy.model).__name__} with token_dim {anatomy.token_dim}",
             )
-        if anatomy.per_layer_embeddings:
-            raise AttachError(
-                f"each layer of a {type(anatomy.model).__name__} looks tokens up by their ids once more, and "
-                "virtual tokens have no ids",
-                "use a prompt of keys and values (prefix tuning) on this model",
-            )
+        check_takes_embeddings(anatomy)
         return
     widths = [heads * width for heads, width in anatomy.key_values]
     if prompt.num_layers != len(widths) or set(widths) != {prompt.token_dim}:
@@ -167,6 +163,20 @@ def check_fit(prompt: SoftPrompt, anatomy: Anatomy) -> None:
         _refuse(
             f"a base model with {prompt.num_layers} layers and keys {prompt.token_dim} wide",
             f"a {type(anatomy.model).__name__} with {len(widths)} layers and keys {found} wide",
+        )
+
+
+def check_takes_embeddings(anatomy: Anatomy) -> None:
+    """Return if virtual tokens that are embeddings have a place in the base model.
+
+    Raises:
+        AttachError: They have not.
+    """
+    if anatomy.per_layer_embeddings:
+        raise AttachError(
+            f"each layer of a {type(anatomy.model).__name__} looks tokens up by their ids once more, and "
+            "virtual tokens have no ids",
+            "use a prompt of keys and values (prefix tuning) on this model",
         )
 
 

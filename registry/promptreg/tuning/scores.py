@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Score", "accuracy", "macro_f1"]
+__all__ = ["Score", "accuracy", "macro_f1", "perplexity"]
 
 _Z = 1.959963984540054  # the normal distribution's 97.5 % point
 _RESAMPLES = 1000
+_LARGEST_EXPONENT = 700.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,29 @@ def macro_f1(found: Sequence[str], wanted: Sequence[str]) -> Score:
     drawn = [_f1(rng.choice(pairs, size=len(pairs)), other) for _ in range(_RESAMPLES)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Score(value=value, low=float(low), high=float(high), count=len(wanted))
+
+
+def perplexity(losses: Sequence[float], tokens: Sequence[int]) -> Score:
+    """Return the perplexity of some texts, with a bootstrap's interval over the texts.
+
+    Args:
+        losses: [N] The negative log-likelihood of each text, in nats, summed over its tokens.
+        tokens: [N] How many tokens each has.
+    """
+    import numpy as np
+
+    sums, counts = np.array(losses), np.array(tokens)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(sums), size=(_RESAMPLES, len(sums)))
+    drawn = sums[rows].sum(axis=1) / counts[rows].sum(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Score(
+        value=_exp(sums.sum() / counts.sum()), low=_exp(low), high=_exp(high), count=len(sums)
+    )
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < _LARGEST_EXPONENT else math.inf
 
 
 def _f1(pairs: "np.ndarray[tuple[int], np.dtype[np.int64]]", classes: int) -> float:

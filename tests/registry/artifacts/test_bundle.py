@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from prompt_examples import base_model, prompt_of, soft_prompt, tensor
+from prompt_examples import base_model, prompt_of, soft_prompt, tensor, tuned_prompt
 from promptreg import artifacts
 from promptreg.artifacts import dump_tensors
 from promptreg.digests import Digest
@@ -28,6 +28,19 @@ def test_every_method_is_read_back_whole_with_nothing_to_be_said(
     )
     assert artifacts.write(prompt, tmp_path / "p", "safetensors", base=base_model()) == ()
     assert artifacts.read(tmp_path / "p") == prompt
+
+
+def test_a_task_embedding_is_kept_and_read_back(tmp_path: Path) -> None:
+    prompt = tuned_prompt(placement=Placement.AFTER_BOS, template="{text} It was")
+    assert artifacts.write(prompt, tmp_path / "p", "safetensors") == ()
+    assert artifacts.read(tmp_path / "p") == prompt
+
+
+def test_a_task_embedding_is_read_from_the_tensors_alone(tmp_path: Path) -> None:
+    path = tmp_path / "alone.safetensors"
+    path.write_bytes(dump_tensors(tuned_prompt().tensors))
+    found = artifacts.read(path)
+    assert (found.method, found.tensors) == (Method.PROMPT_TUNING, tuned_prompt().tensors)
 
 
 def test_its_two_files_are_the_two_objects_of_the_registry(tmp_path: Path) -> None:

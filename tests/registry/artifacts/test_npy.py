@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_examples import prompt_of, soft_prompt, tensor
+from prompt_examples import prompt_of, soft_prompt, tensor, tuned_prompt
 from promptreg import artifacts
 from promptreg.errors import ConversionError, InvalidArtifactError, PickleRefusedError
 from promptreg.prompts import Method, Placement, TaskType
@@ -184,7 +184,7 @@ class TestWriting:
         assert not (wide.view("<u4") & np.uint32(0xFFFF)).any()
 
     def test_what_is_left_out_is_said(self, tmp_path: Path) -> None:
-        prompt = soft_prompt(
+        prompt = tuned_prompt(
             template="{text} It was",
             labels=("bad", "good"),
             task_type=TaskType.CAUSAL_LM,
@@ -195,6 +195,9 @@ class TestWriting:
         (note,) = artifacts.write(prompt, tmp_path / "p.npy", "npy")
         for what in ("template", "labels", "CAUSAL_LM", "initialised", "after-bos", "lr, steps"):
             assert what in note
+        assert "the task embedding" in note
+        read = artifacts.read(tmp_path / "p.npy")
+        assert read.tensors == {"prompt_embeddings": prompt.tensors["prompt_embeddings"]}
 
     @pytest.mark.parametrize("method", [Method.PREFIX_TUNING, Method.MULTITASK_PROMPT_TUNING])
     def test_more_than_rows_is_refused(self, tmp_path: Path, method: Method) -> None:

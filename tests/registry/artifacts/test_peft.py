@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from prompt_examples import PEFT_METHODS, base_model, prompt_of, soft_prompt, tensor
+from prompt_examples import PEFT_METHODS, base_model, prompt_of, soft_prompt, tensor, tuned_prompt
 from promptreg import artifacts
 from promptreg.artifacts import dump_tensors
 from promptreg.errors import ConversionError, InvalidArtifactError, UnknownFormatError
+from promptreg.layouts import without_task_embedding
 from promptreg.prompts import Method, Placement, SoftPrompt, TaskType, Tensor
 
 CONFIG: dict[str, Any] = {
@@ -417,6 +418,15 @@ class TestWriting:
         placement, words = artifacts.write(prompt, tmp_path / "p")
         assert "before the first token" in placement
         assert "the template and the labels" in words
+
+    def test_a_task_embedding_is_left_out_and_that_is_said(self, tmp_path: Path) -> None:
+        prompt = tuned_prompt(template="{text} It was", task_type=TaskType.CAUSAL_LM)
+        embedding, words = artifacts.write(prompt, tmp_path / "p")
+        assert "no place for the task embedding" in embedding
+        assert "the template" in words
+        found = artifacts.read(tmp_path / "p")
+        assert found == without_task_embedding(prompt), "the sidecar is that of what was written"
+        assert found.notes == ()
 
     def test_a_prompt_that_contradicts_itself_is_not_written(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidArtifactError, match=r"is \[4, 8\], and \[5, 8\] was expected"):

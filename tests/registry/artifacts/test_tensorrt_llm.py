@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prompt_examples import prompt_of, soft_prompt, tensor
+from prompt_examples import prompt_of, soft_prompt, tensor, tuned_prompt
 from promptreg import artifacts
 from promptreg.errors import ConversionError, InvalidArtifactError
 from promptreg.prompts import Method
@@ -62,10 +62,15 @@ def test_different_dtypes_meet_in_the_wider_one(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_said_of_each_prompt(tmp_path: Path) -> None:
-    prompts = {"a": soft_prompt(template="{text}!"), "b": soft_prompt(labels=("x", "y"))}
-    first, second = artifacts.write_table(prompts, tmp_path / "t")
+    prompts = {
+        "a": soft_prompt(template="{text}!"),
+        "b": soft_prompt(labels=("x", "y")),
+        "c": tuned_prompt(),
+    }
+    first, second, third = artifacts.write_table(prompts, tmp_path / "t")
     assert first == "a: a prompt table leaves out the template"
     assert second == "b: a prompt table leaves out the labels"
+    assert third == "c: a prompt table leaves out the task embedding"
 
 
 def test_prompts_of_different_widths_are_refused(tmp_path: Path) -> None:

@@ -167,6 +167,37 @@ class DatabaseContract:
         (measured,) = [event for event in database.events() if event.action == "measure"]
         assert measured.detail == "accuracy=0.9, loss=1"
 
+    def test_every_value_that_a_metric_had_is_kept(self, database: Database) -> None:
+        version = push(database, "a", metrics={"accuracy": 0.8, "curve": "10:0.5"})
+        database.measure(version, {"accuracy": 0.9, "f1": 1}, by="bob")
+        database.measure(version, {"accuracy": 0.9}, by="eve")  # the same value again is no other
+        found = database.measurements(version)
+        assert [(each.metric, each.value, each.by) for each in found] == [
+            ("accuracy", 0.9, "bob"),
+            ("accuracy", 0.8, "ada"),
+            ("curve", "10:0.5", "ada"),
+            ("f1", 1, "bob"),
+        ]
+        newest, before = found[:2]
+        assert newest.superseded_at is None
+        assert before.superseded_at == newest.at > before.at
+        with pytest.raises(PromptNotFoundError, match="it is not registered here"):
+            database.measurements(replace(version, version=2))
+
+    def test_several_versions_are_measured_all_or_none(self, database: Database) -> None:
+        first, second = push(database, "a"), push(database, "b", task="other")
+        measured = database.measure_all([(second, {"f1": 0.5}), (first, {"f1": 0.6})], by="bob")
+        assert [(each.ref, each.metrics) for each in measured] == [
+            ("other@1", {"f1": 0.5}),
+            ("sst2@1", {"f1": 0.6}),
+        ]
+        unknown = replace(second, version=9)
+        for wrong in ((unknown, {"f1": 0.9}), (second, {"f1": float("nan")})):
+            with pytest.raises((PromptNotFoundError, InvalidValueError)):
+                database.measure_all([(first, {"f1": 0.9}), wrong], by="bob")
+        assert resolve(database, "sst2@1").metrics == {"f1": 0.6}
+        assert database.measure_all([], by="bob") == []
+
     def test_a_metric_of_another_type_is_another_value(self, database: Database) -> None:
         push(database, "a", metrics={"epochs": 1})
         value = push(database, "a", metrics={"epochs": 1.0}).metrics["epochs"]

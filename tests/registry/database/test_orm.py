@@ -17,11 +17,19 @@ from version_examples import LLAMA, add_bases, push
 
 @pytest.fixture
 def engine(upgraded_url: str) -> Iterator[Engine]:
-    """A database with two versions, of which one is the other's parent."""
+    """A database with two versions, of which one is the other's parent, and a result."""
     database = Database.open(upgraded_url)
     add_bases(database)
     push(database, "a", hyperparameters={"lr": 0.3}, metrics={"accuracy": 0.9}, aliases=("prod",))
     push(database, "b", base=LLAMA, parent="sst2@1", hyperparameters={"optimizer": "adamw"})
+    database.record_result(
+        task="sst2",
+        base=LLAMA.fingerprint,
+        method="model-tuning",
+        hyperparameters={},
+        metrics={"accuracy": 0.9},
+        by="ada",
+    )
     database.close()
     engine = create_engine(urls.parse(upgraded_url))
     yield engine.execution_options(**{WRITING: True})
@@ -73,6 +81,8 @@ COPIED = (
             "UPDATE metrics SET kind = 'text', number = NULL, text = NULL",
             "ck_metrics_text_has_a_text",
         ),
+        ("UPDATE results SET method = ''", "ck_results_method_not_empty"),
+        ("UPDATE results SET idempotency_key = 'x'", "ck_results_idempotency_key_is_sha256"),
     ],
 )
 def test_a_check_is_kept(engine: Engine, statement: str, constraint: str) -> None:
@@ -114,6 +124,8 @@ def test_what_is_unique_stays_unique(engine: Engine, statement: str) -> None:
         f"UPDATE prompts SET canary = '{OBJECT}'",
         f"UPDATE base_models SET weight_table = '{OBJECT}'",
         "UPDATE prompts SET parent_id = 99",
+        "UPDATE results SET task_id = 99",
+        "UPDATE results SET base_id = 99",
         # An alias for the one base model cannot name a version for the other.
         "UPDATE aliases SET base_id = base_id + 1",
         "UPDATE aliases SET prompt_id = prompt_id + 1",

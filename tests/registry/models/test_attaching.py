@@ -76,6 +76,20 @@ def test_a_prompt_attaches_to_its_own_base_model(name: str) -> None:
     assert "sst2@3" in str(report)
 
 
+def test_a_task_embedding_makes_no_difference_to_what_a_prompt_does() -> None:
+    pair = pair_of("llama", "PROMPT_TUNING")
+    rows = pair.prompt.tensors["prompt_embeddings"]
+    early = replace(rows, data=bytes(len(rows.data)))
+    tuned = replace(pair.prompt, tensors={"prompt_embeddings": rows, "task_embedding": early})
+    answers = []
+    for prompt in (pair.prompt, tuned):
+        with promptreg.attach(pair.base, pull(pair.base, prompt)) as prompted:
+            answers.append(ask(prompted))
+    assert torch.equal(*answers)
+    canaries = [promptreg.record_canary(pair.base, prompt) for prompt in (pair.prompt, tuned)]
+    assert canaries[0] == canaries[1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fine_tuned_body_is_refused_unless_the_caller_accepts_it(name: str) -> None:
     pair = pair_of(name, "PROMPT_TUNING")
