@@ -29,10 +29,11 @@ def run() -> list[Row]:
         {"sweep": many, **{f"peft-{turn}": steps["peft"] for turn in range(4)}}, repeat=1
     )
     theirs = statistics.median(sweep[f"peft-{turn}"] for turn in range(4)) * PROMPTS
-    memory = {who: _peak(who) for who in ("ours", "peft")}
+    memory = {who: _peak(who) for who in ("ours", "recomputing", "peft")}
     gib = 2**30
     print(
-        f"peak memory of a process that takes 3 steps of one prompt: ours {memory['ours'] / gib:.2f} GiB, "
+        f"peak memory of a process that takes 3 steps of one prompt: ours {memory['ours'] / gib:.2f} GiB "
+        f"({memory['recomputing'] / gib:.2f} with --recompute), "
         f"PEFT's {memory['peft'] / gib:.2f} GiB ({memory['ours'] / memory['peft']:.2f} x; wanted <= 1)"
     )
     on_gpu = model.device.type == "cuda"
@@ -121,6 +122,10 @@ def _ours(model: Any, tokenizer: Any, examples: Any, prompts: int) -> Callable[[
     return step
 
 
+def _one_of_ours(model: Any, tokenizer: Any, examples: Any) -> Callable[[], object]:
+    return _ours(model, tokenizer, examples, 1)
+
+
 def _peft(model: Any, tokenizer: Any, examples: Any) -> Callable[[], object]:
     """Return what takes one step of one prompt with PEFT, in the loop that its documentation shows."""
     import torch
@@ -178,8 +183,11 @@ def _main(arguments: Sequence[str]) -> None:
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     model, tokenizer, examples = _material()
-    ours = arguments[0] == "ours"
-    step = _ours(model, tokenizer, examples, 1) if ours else _peft(model, tokenizer, examples)
+    if arguments[0] == "recomputing":
+        from promptreg.tuning.recomputing import recomputing
+
+        model = recomputing(model)
+    step = (_peft if arguments[0] == "peft" else _one_of_ours)(model, tokenizer, examples)
     for _ in range(3):
         step()
     if torch.cuda.is_available():

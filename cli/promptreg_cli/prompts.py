@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "alias", "list_prompts", "show", "yank"]
 
+# Metrics of every tuned prompt that are no scores.
+_BOOKKEEPING = {"best_step", "dev_loss", "train_seconds", "trained_steps"}
+
 
 @click.command("list")
 @click.argument("task", required=False, type=TASK)
@@ -202,7 +205,7 @@ def _moment(when: "datetime") -> str:
 
 def _row(version: "PromptVersion") -> tuple[str, ...]:
     # A score says what a reader of a list wants to know; the ends of its interval and curves are for 'show'.
-    ends = {f"{name}_{end}" for name in version.metrics for end in ("low", "high")}
+    ends = {f"{name}_{end}" for name in version.metrics for end in ("low", "high")} | _BOOKKEEPING
     metrics = ", ".join(
         f"{name}={output.number(value)}"
         for name, value in sorted(version.metrics.items())
