@@ -74,6 +74,11 @@ class Anatomy:
         return bool(getattr(decoder_config(self.model.config), "hidden_size_per_layer_input", None))
 
     @property
+    def wants_rows_alike(self) -> bool:
+        """Whether the rows of a batch must be of one length, prompt and text each: there must be no padding."""
+        return self.kind is Kind.DECODER and self.counts_padding
+
+    @property
     def counts_columns(self) -> bool:
         """Whether a decoder takes a token's column for its position, whatever the mask, and cannot be told."""
         tables = any(

@@ -222,13 +222,14 @@ def _batches(prompted: "PromptedModel", jobs: Sequence[_Job], size: int) -> Iter
     alike = anatomy.kind is Kind.ENCODER or (
         anatomy.kind is Kind.ENCODER_DECODER and anatomy.counts_columns
     )
-    whole = anatomy.kind is Kind.DECODER and anatomy.counts_padding  # there must be no padding
     apart: dict[tuple[int, int], list[_Job]] = {}
     for job in jobs:
         virtual = 0 if job.tokens is None else job.tokens.length
         table = job.tokens.key_table if alike and job.tokens else None
         key = (0 if table is None else len(table.table), 0)
-        apart.setdefault((len(job.ids), virtual) if whole else key, []).append(job)
+        apart.setdefault((len(job.ids), virtual) if anatomy.wants_rows_alike else key, []).append(
+            job
+        )
     for group in apart.values():
         ordered = sorted(group, key=lambda job: len(job.ids), reverse=True)
         for start in range(0, len(ordered), size):

@@ -157,8 +157,10 @@ def likelihoods(
     rows = make_rows(examples, reading_of(prompted, asked.template, ()))
     found = [0.0] * len(rows)
     virtual = 0 if tokens is None else tokens.length
+    widths = [virtual + row.width for row in rows]
+    kinds = widths if prompted.anatomy.wants_rows_alike else ()
     with torch.no_grad():
-        for near in pack([virtual + row.width for row in rows], _COLUMNS):
+        for near in pack(widths, _COLUMNS, kinds=kinds):
             for start in range(0, len(near), batch_size):
                 group = near[start : start + batch_size]
                 mixed = prompted.mix([tokens] * len(group))

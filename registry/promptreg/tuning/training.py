@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from promptreg.errors import TuningError
-from promptreg.models.anatomy import Kind
 from promptreg.models.mixing import mix
 from promptreg.tuning.batching import pack
 from promptreg.tuning.learners import Learner, Outcome
@@ -116,9 +115,8 @@ class Training:
         began = time.perf_counter()
         rows = [(at, row) for at, each in enumerate(learners) for row in each.next_rows()]
         widths = [learners[at].length + row.width for at, row in rows]
-        anatomy = self.prompted.anatomy
         kinds: list[tuple[int, int]] = []
-        if anatomy.kind is Kind.DECODER and anatomy.counts_padding:  # there must be no padding
+        if self.prompted.anatomy.wants_rows_alike:
             kinds = [(learners[at].length, row.width) for at, row in rows]
         while True:
             columns = self.columns or _COLUMNS.get(self.prompted.device.type, _COLUMNS_ELSEWHERE)
