@@ -56,6 +56,9 @@ _MODULES = {
 }
 
 
+_LONGEST_ERROR = 2000  # characters: a line of data that is shown may be as long as a file
+
+
 class _Group(click.Group):
     """Imports each command when it is asked for, and shows promptreg's own errors as one line.
 
@@ -78,7 +81,12 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except PromptregError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            from promptreg_cli import output
+
+            line = output.printable(" ".join(str(error).split()))
+            if len(line) > _LONGEST_ERROR:
+                line = f"{line[: _LONGEST_ERROR // 2]} … {line[-_LONGEST_ERROR // 2 :]}"
+            raise click.ClickException(line) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

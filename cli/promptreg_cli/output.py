@@ -20,8 +20,10 @@ __all__ = [
     "json_option",
     "note",
     "number",
+    "printable",
     "progress",
     "pushed",
+    "short",
     "table",
     "version_fields",
     "when",
@@ -41,7 +43,20 @@ def as_json(fields: Mapping[str, Any]) -> None:
 
 def note(text: str) -> None:
     """Tell the person something that is not the result."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with what a terminal would obey, not show, written out: it may be somebody else's."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
+def short(text: str, most: int = 24) -> str:
+    """Return ``text`` for a table's cell that others stand beside: at most ``most`` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str]) -> None:

@@ -108,7 +108,8 @@ def show(
     rows = [(name, " ".join(text.split())) for name, text in facts if text]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        click.echo(f"{click.style(name.ljust(width), bold=True)}  {text}")
+        shown = output.printable(text)
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {shown}")
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,7 @@ class Session:
         whole_model: bool = False,
     ) -> None:
         from promptreg.names import check_task
+        from promptreg.pushing import check_template
         from promptreg.tuning import read_examples
 
         self._registry = registry
@@ -52,11 +53,13 @@ class Session:
         self._whole_model = whole_model
         self._length_given = options["length"] is not None or "num_virtual_tokens" in axes
         check_task(options["task"])
+        check_template(_template(options["template"]))
         sets = {name: options[name] for name in ("train", "dev", "test")}
         self._sets: dict[str, Examples] = {
             name: read_examples(path) for name, path in sets.items() if path is not None
         }
         self._parents: dict[str, PulledPrompt] = {}
+        self._ended: list[Path] = []
 
     def recipe(self) -> "Recipe":
         """Return how to train, as the options say."""
@@ -85,19 +88,29 @@ class Session:
 
     def train(self, recipes: "Sequence[Recipe]") -> "list[Tuned]":
         """Train a prompt for each recipe, and show how it goes on; exit if a person stops it."""
+        from promptreg.errors import IncompatibleModelError
         from promptreg.tuning import Outcome, tune
 
         recipes = [self._with_parent(recipe) for recipe in recipes]
         plan = self._plan()
         with _stoppable() as stop, Watching(len(recipes)) as watching:
-            done = tune(
-                self._model, recipes, plan, tokenizer=self._tokenizer, watcher=watching, stop=stop
-            )
+            try:
+                done = tune(
+                    self._model,
+                    recipes,
+                    plan,
+                    tokenizer=self._tokenizer,
+                    watcher=watching,
+                    stop=stop,
+                )
+            except IncompatibleModelError as error:
+                raise self._rounded(error) from error
         stopped = [tuned for tuned in done if tuned.outcome is Outcome.INTERRUPTED]
         if stopped:
             steps = ", ".join(f"{tuned.name} at step {tuned.steps}" for tuned in stopped)
             output.note(f"stopped {steps}; the same command goes on from there")
             raise click.exceptions.Exit(_INTERRUPTED)
+        self._ended += [tuned.checkpoint for tuned in done if tuned.checkpoint is not None]
         return done
 
     def from_best(self, recipe: "Recipe") -> "Recipe":
@@ -157,7 +170,7 @@ class Session:
 
     def compare(self, method: str, shots: int) -> "Compared":
         """Run a method that makes no prompt, and record what it scores."""
-        from promptreg.tuning import as_metrics, check_learned, prompt_design
+        from promptreg.tuning import as_metrics, prompt_design
 
         scores: dict[str, Mapping[str, Score]]
         if method == "prompt-design":
@@ -180,9 +193,8 @@ class Session:
                 metrics |= as_metrics(each, prefix=f"{name}_")
         else:
             (tuned,) = self.train([self.recipe()])
-            check_learned(tuned)
+            self._check(tuned)
             scores, facts, metrics = {**tuned.scores}, {**tuned.hyperparameters}, tuned.metrics
-            _forget(tuned)
         recorded = self._registry.record_result(
             task=self._options["task"],
             base=at_hand.name(self._registry, self._base),
@@ -190,30 +202,44 @@ class Session:
             hyperparameters=facts,
             metrics=metrics,
         )
+        self.forget()
         return Compared(result=recorded, scores=scores)
 
     def push(self, tuned: "Tuned", *, aliases: Sequence[str] = ()) -> "Pushed":
-        """Register a run's prompt, and forget its checkpoint."""
-        from promptreg.errors import TuningError
-        from promptreg.tuning import check_learned, push_tuned
+        """Register a run's prompt."""
+        from promptreg.tuning import push_tuned
 
-        try:
-            check_learned(tuned)
-        except TuningError:
-            _forget(tuned)  # the same steps would lead to the same end
-            raise
-        with output.working("recording the canary (--no-canary: not)"):
-            pushed = push_tuned(
+        self._check(tuned)
+        canary: bool = self._options["canary"]
+        with output.working("recording the canary (--no-canary: not)" if canary else "registering"):
+            return push_tuned(
                 self._registry,
                 tuned,
                 task=self._options["task"],
                 base=at_hand.name(self._registry, self._base),
-                model=self._model if self._options["canary"] else None,
+                model=self._model if canary else None,
                 aliases=aliases,
                 note=self._options["note"],
             )
-        _forget(tuned)
-        return pushed
+
+    def _check(self, tuned: "Tuned") -> None:
+        """Return if a run came to something; else forget it, because the same steps would lead there again."""
+        from promptreg.errors import TuningError
+        from promptreg.tuning import check_learned
+
+        try:
+            check_learned(tuned)
+        except TuningError:
+            if tuned.checkpoint is not None:
+                with suppress(OSError):
+                    tuned.checkpoint.unlink()
+            raise
+
+    def forget(self) -> None:
+        """Remove the checkpoints of all runs that came to their ends."""
+        for path in self._ended:
+            with suppress(OSError):
+                path.unlink()
 
     def push_if_learned(self, tuned: "Tuned") -> str | None:
         """Register a run's prompt if it is good; else say why not."""
@@ -232,10 +258,12 @@ class Session:
         from promptreg.tuning import DEFAULT_TEMPLATE, Plan
 
         given = self._options
-        template = given["template"]
-        if template is not None:
-            template = template.replace("\\n", "\n")
-        elif self._model.can_generate() and not self._model.config.is_encoder_decoder:
+        template = _template(given["template"])
+        if (
+            template is None
+            and self._model.can_generate()
+            and not self._model.config.is_encoder_decoder
+        ):
             template = DEFAULT_TEMPLATE
         return Plan(
             base=self._base,
@@ -271,6 +299,16 @@ class Session:
             recipe.num_virtual_tokens if self._length_given else pulled.prompt.num_virtual_tokens
         )
         return replace(recipe, init=f"prompt:{pulled.version.ref}", num_virtual_tokens=length)
+
+    def _rounded(self, error: Exception) -> Exception:
+        """Return what to say where the loaded weights are not those in the directory."""
+        dtype = self._options["dtype"]
+        if dtype == "auto":
+            return error
+        return click.ClickException(
+            f"--dtype {dtype} rounds the base model's weights, and a prompt would be trained on another model "
+            "than it is registered on; leave --dtype out, and use --precision mixed to compute in bfloat16"
+        )
 
     @property
     def _mixed(self) -> bool:
@@ -332,10 +370,9 @@ class Compared:
     scores: "Mapping[str, Mapping[str, Score]]"
 
 
-def _forget(tuned: "Tuned") -> None:
-    """Remove the checkpoint of a run that came to its end."""
-    if tuned.checkpoint is not None:
-        tuned.checkpoint.unlink(missing_ok=True)
+def _template(given: str | None) -> str | None:
+    """Return a template as it is written on a command line, with its new lines."""
+    return None if given is None else given.replace("\\n", "\n")
 
 
 class _Stop:

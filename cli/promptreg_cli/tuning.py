@@ -150,8 +150,10 @@ def tune(
         check_alias(alias)
     if shots is not None and method != "prompt-design":
         raise click.UsageError("--shots is for --method prompt-design")
-    if aliases and method != "prompt-tuning":
-        raise click.UsageError(f"--alias names a prompt, and {method} makes none")
+    for option in ("alias", "length", "init") if method != "prompt-tuning" else ():
+        given = aliases if option == "alias" else options[option] not in (None, "auto")
+        if given:
+            raise click.UsageError(f"--{option} is for a prompt, and {method} makes none")
     with settings.registry() as registry:
         session = Session(registry, options, whole_model=method == "model-tuning")
         if method != "prompt-tuning":
@@ -162,6 +164,7 @@ def tune(
             recipe = session.from_best(recipe)
         (tuned,) = session.train([recipe])
         pushed = session.push(tuned, aliases=aliases)
+        session.forget()
     if options["as_json_lines"]:
         output.as_json(_fields(tuned, pushed.version.ref))
         return
@@ -212,6 +215,8 @@ def sweep(
                 output.note(f"runs {start + 1} to {start + len(group)} of {len(recipes)}")
             found = session.train(group)
             done += [(tuned, session.push_if_learned(tuned)) for tuned in found]
+        # Not before all groups are done: a sweep that is stopped need not train the first ones again.
+        session.forget()
     if options["as_json_lines"]:
         for tuned, ref in done:
             output.as_json(_fields(tuned, ref))
@@ -268,12 +273,17 @@ def _print_scores(by_set: "Mapping[str, Mapping[str, Score]]") -> None:
 
 def _print_sweep(done: "Sequence[tuple[Tuned, str | None]]", axes: Sequence[str]) -> None:
     """Print all runs, the best first."""
+    if len({tuned.recipe.num_virtual_tokens for tuned, _ in done}) > 1:
+        axes = list(dict.fromkeys(["num_virtual_tokens", *axes]))
     ranked = sorted(done, key=lambda run: _rank(run[0]), reverse=True)
     tested = any("test" in tuned.scores for tuned, _ in done)
     rows = []
     for tuned, ref in ranked:
         best = tuned.best
-        row = [ref or "-", *(output.number(getattr(tuned.recipe, axis)) for axis in axes)]
+        row = [
+            ref or "-",
+            *(output.short(output.number(getattr(tuned.recipe, axis))) for axis in axes),
+        ]
         row.append("-" if best is None else f"{best.score:.4f}")
         if tested:
             row.append(_test_score(tuned))

@@ -17,8 +17,10 @@ from promptreg.results import Result, check_method
 __all__ = [
     "Pushed",
     "check_facts",
+    "check_labels",
     "check_manner",
     "check_result",
+    "check_template",
     "check_words",
     "complete",
     "plain",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _LONGEST_NOTE = 10_000
+_LONGEST_LABELS = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +70,40 @@ def check_manner(prompt: SoftPrompt) -> None:
     Raises:
         InvalidValueError: It does not.
     """
-    if prompt.template is not None and prompt.template.count("{text}") != 1:
+    check_template(prompt.template)
+    check_labels(prompt.labels)
+
+
+def check_template(template: str | None) -> None:
+    """Return if a template has one place for the text.
+
+    Raises:
+        InvalidValueError: It has none, or several.
+    """
+    if template is not None and template.count("{text}") != 1:
         raise InvalidValueError(
             "the template",
-            prompt.template,
+            template,
             "the input has no one place in it",
             "write {text} once, where it goes",
         )
-    for at, label in enumerate(prompt.labels):
-        if not label.strip() or label in prompt.labels[:at]:
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Return if labels differ, and are few and short enough to be kept.
+
+    Raises:
+        InvalidValueError: They do not, or are not.
+    """
+    for at, label in enumerate(labels):
+        if not label.strip() or label in labels[:at]:
             reason = "it is given twice" if label.strip() else "it is empty"
             raise InvalidValueError("the label", label, reason, "use labels that differ")
+    if (length := sum(map(len, labels))) > _LONGEST_LABELS:
+        reason = f"they have {length:,} characters in all, and {_LONGEST_LABELS:,} are kept"
+        raise InvalidValueError(
+            "the labels", f"{labels[0][:40]}…", reason, "answers that differ each time are targets"
+        )
 
 
 def check_result(

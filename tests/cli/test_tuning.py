@@ -126,7 +126,9 @@ def test_without_a_registered_prompt_best_is_as_usual(shell: Shell, tune: list[s
 def test_baselines_are_recorded_without_a_prompt(
     words: list[str], method: str, more: dict[str, Any], shell: Shell, tune: list[str]
 ) -> None:
-    (found,) = shell.json(*tune, *words)
+    given = list(tune)
+    del given[given.index("--length") : given.index("--length") + 2]
+    (found,) = shell.json(*given, *words)
     assert found["method"] == method
     assert more.items() <= found["hyperparameters"].items()
     assert found["metrics"]["test_accuracy_low"] <= found["metrics"]["test_accuracy"]
@@ -239,3 +241,60 @@ def test_a_directory_without_a_model_is_refused(
     words = list(tune)
     words[words.index("--base") + 1] = str(tmp_path / "empty")
     assert "Traceback" not in shell(*words, code=1).stderr
+
+
+def test_a_sweep_that_is_stopped_does_not_train_its_first_group_again(
+    shell: Shell, tune: list[str]
+) -> None:
+    words = ["sweep", *tune[1:], "--grid", "seed=0,1", "--at-once", "1", "--no-canary"]
+    words += ["--steps", "400", "--eval-every", "20", "--patience", "0"]
+    with run(words) as process:
+        assert process.stderr is not None
+        second = False
+        for line in process.stderr:
+            second = second or line.startswith("runs 2 to 2")
+            if second and line.startswith("step 20/"):
+                break
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+    assert process.returncode == 130
+    found = shell(*words)
+    assert found.stderr.count("goes on from its checkpoint at step") == 2
+    assert "goes on from its checkpoint at step 400" in found.stderr
+    assert {version["ref"] for version in shell.json("list")} == {"small@1", "small@2"}
+    assert not list((shell.home / "runs").iterdir())
+
+
+def test_what_a_terminal_would_obey_is_written_out(
+    shell: Shell, tune: list[str], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("\x1b[31mEVIL\x07" + "x" * 100_000)
+    words = list(tune)
+    words[words.index("--train") + 1] = str(bad)
+    found = shell(*words, code=1)
+    assert "\x1b" not in found.stderr
+    assert "\\x1b[31mEVIL\\x07" in found.stderr
+    shell(*tune, "--note", "\x1b]0;OWNED\x07", "--no-canary")
+    assert "\x1b" not in shell("show", "small").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--template", "hello"], "no one place"),
+        (["--dtype", "bfloat16"], "--dtype bfloat16 rounds the base model's weights"),
+        (["--method", "model-tuning", "--init", "best"], "--init is for a prompt"),
+        (["--shots", "3"], "--shots is for --method prompt-design"),
+        (["--method", "prompt-design", "--shots", "201"], "201 examples are to be written out"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    words: list[str], reason: str, shell: Shell, tune: list[str]
+) -> None:
+    given = [*tune, *words]
+    if "--method" in words:
+        del given[given.index("--length") : given.index("--length") + 2]
+    found = shell(*given, code=2 if "is for" in reason else 1)
+    assert reason in " ".join(found.stderr.split())
+    assert "Traceback" not in found.stderr

@@ -208,6 +208,8 @@ def _drawn(anatomy: Anatomy) -> list[list[int]]:
             [_draw(anatomy.vocab_size, row, at) for at in range(_LENGTH)] for row in range(_INPUTS)
         ]
     first = anatomy.model.generation_config.bos_token_id
+    if first is not None and first >= anatomy.vocab_size:
+        first = None  # a default of its class's, which this vocabulary does not reach
     starts = [[first, _draw(anatomy.vocab_size, row)] for row in range(_INPUTS)]
     # Without a first token that it knows, a model is at a loss, and rounding errors grow here too.
     ids = torch.tensor([[token for token in row if token is not None] for row in starts])

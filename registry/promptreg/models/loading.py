@@ -59,12 +59,18 @@ def load_to_train(
         UnreadableBaseModelError: transformers cannot load it so.
         MissingDependencyError: transformers is not installed.
     """
-    task = _trained_task(directory)
+    task, own = _trained_task(directory)
     if task is TaskType.SEQ_CLS and classes is None:
         raise UnreadableBaseModelError(
             str(directory),
-            "it is an encoder, which answers with classes, and the answers are texts",
+            "it answers with classes, and the answers are texts",
             "write {text, label} lines, or name a model that writes text",
+        )
+    if own is not None and own != classes:
+        raise UnreadableBaseModelError(
+            str(directory),
+            f"it tells {own} classes apart, and there are {classes} labels",
+            "name all labels with --label, or name a base model without a classifier of its own",
         )
     count = classes if task is TaskType.SEQ_CLS else None
     model: Any = _load(directory, lambda: task, count, dtype)
@@ -102,8 +108,8 @@ def _load(
     return loaded
 
 
-def _trained_task(directory: Path) -> TaskType:
-    """Return what a prompt for the base model in ``directory`` is trained to do."""
+def _trained_task(directory: Path) -> tuple[TaskType, int | None]:
+    """Return what a prompt for this base model is trained to do, and how many classes it has, if any."""
     try:
         from transformers import AutoConfig
     except ImportError as error:
@@ -118,11 +124,12 @@ def _trained_task(directory: Path) -> TaskType:
             str(directory), reason, "name the directory of a transformers model"
         ) from error
     if config.is_encoder_decoder:
-        return TaskType.SEQ_2_SEQ_LM
+        return TaskType.SEQ_2_SEQ_LM, None
     names = config.architectures or [""]
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
-        return TaskType.CAUSAL_LM
-    return TaskType.SEQ_CLS
+        return TaskType.CAUSAL_LM, None
+    classifies = any(name.endswith("ForSequenceClassification") for name in names)
+    return TaskType.SEQ_CLS, config.num_labels if classifies else None
 
 
 def find_tokenizer(model: "PreTrainedModel") -> "PreTrainedTokenizerBase":

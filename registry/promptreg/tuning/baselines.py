@@ -57,7 +57,7 @@ def prompt_design(
 
     Raises:
         TuningError: The base model classifies, and reads no prompt.
-        AttachError: The examples do not fit into the window.
+        TuningError: There are not as many examples, or they do not fit into the window.
     """
     watcher = Unwatched() if watcher is None else watcher
     with attach(model, policy="unchecked", tokenizer=tokenizer) as prompted:
@@ -66,14 +66,20 @@ def prompt_design(
                 f"a {type(prompted.model).__name__} answers with classes, whatever is written",
                 "name a model that writes text",
             )
+        if shots > len(plan.train):
+            raise TuningError(
+                f"{shots} examples are to be written out, and {plan.train.path} has {len(plan.train)}",
+                "ask for fewer",
+            )
         reading = read_plan(prompted, plan)
-        plan = cut_plan(prompted, plan, reading, longest=0, watcher=watcher)
         # What the template ends with decides whether an answer begins with a space.
         template = plan.template or "{text}"
         end = template[len(template.rstrip()) :]
         shown = "".join(
             f"{_answered(template, example)}\n\n" for example in _draw(plan.train, shots, seed)
         )
+        taken = len(tokenizer(shown)["input_ids"]) if shown else 0
+        plan = cut_plan(prompted, plan, reading, longest=taken, watcher=watcher)
         asked = Question(name="base", template="{text}" + end, labels=reading.labels)
         sets = {"dev": plan.dev, "test": plan.test}
         return {

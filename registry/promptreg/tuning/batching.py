@@ -34,13 +34,14 @@ class Order:
 
         rng = np.random.default_rng([self._seed, epoch])
         shuffled = rng.permutation(len(self._widths)).tolist()
+        # What fills no batch waits for another epoch: chance chooses it, before anything is sorted by length.
+        shuffled = shuffled[: len(shuffled) // self._size * self._size]
         bucket = self._size * _BUCKET
         batches = []
         for start in range(0, len(shuffled), bucket):
             near = sorted(shuffled[start : start + bucket], key=lambda at: self._widths[at])
             batches += [near[at : at + self._size] for at in range(0, len(near), self._size)]
-        whole = [batch for batch in batches if len(batch) == self._size]
-        return [whole[at] for at in rng.permutation(len(whole)).tolist()]
+        return [batches[at] for at in rng.permutation(len(batches)).tolist()]
 
 
 def pack(widths: Sequence[int], budget: int, *, kinds: Sequence[Hashable] = ()) -> list[list[int]]:

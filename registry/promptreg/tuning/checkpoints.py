@@ -8,9 +8,8 @@ else draws random numbers after the start, so the step stands for the generators
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,8 @@ class Checkpoints:
                     "wait for it, or change the seed",
                 ) from error
             yield
-            lock.unlink(missing_ok=True)
+            with suppress(OSError):  # whatever became of the directory meanwhile
+                lock.unlink()
 
     def save(self, key: str, learner: Learner) -> None:
         """Write down where ``learner`` stands.
@@ -82,17 +82,18 @@ class Checkpoints:
         """
         path = self.path(key)
         data = save(_tensors(learner), {"run": json.dumps(_facts(learner))})
-        part = None
+        # One name for all of a run's: what a killed process left half written is written over.
+        part = path.with_suffix(".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-                part.write(data)
-                part.flush()
-                os.fsync(part.fileno())
-            Path(part.name).replace(path)
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
         except OSError as error:
-            if part is not None:
-                Path(part.name).unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             raise _unwritable(path, error) from error
 
     def load(self, key: str, learner: Learner) -> bool:
@@ -117,8 +118,18 @@ class Checkpoints:
         return True
 
     def remove(self, key: str) -> None:
-        """Forget the run ``key``."""
-        self.path(key).unlink(missing_ok=True)
+        """Forget the run ``key``.
+
+        Raises:
+            TuningError: Its file cannot be removed.
+        """
+        path = self.path(key)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise TuningError(
+                f"the checkpoint {path} cannot be removed ({error.strerror or error})", "remove it"
+            ) from error
 
 
 def _unwritable(path: Path, error: OSError) -> TuningError:

@@ -56,7 +56,7 @@ class Examples:
         return len(self.items)
 
 
-def read_examples(path: Path) -> Examples:
+def read_examples(path: Path | str) -> Examples:
     """Read JSONL of ``{"text", "label"}`` or ``{"text", "target"}``; other fields are left alone.
 
     Args:
@@ -66,6 +66,7 @@ def read_examples(path: Path) -> Examples:
         InvalidDataError: It cannot be read, holds nothing, or a line is not such an object: which line, and
             what is wrong with it.
     """
+    path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:

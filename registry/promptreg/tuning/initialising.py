@@ -7,13 +7,16 @@ model.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from promptreg.errors import TuningError
+from promptreg.layouts import MODULES_PREFIX
 from promptreg.models.virtual import load_virtual_tokens
+from promptreg.prompts import Method
 from promptreg.tuning.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -117,7 +120,16 @@ def _from_prompt(recipe: Recipe, anatomy: "Anatomy", parent: "SoftPrompt | None"
         raise TuningError(
             f"the prompt {recipe.parent} to start from was not given", "pull it, and pass it"
         )
-    embeddings = load_virtual_tokens(parent, anatomy).embeddings
+    if parent.method is Method.ENSEMBLE:
+        raise TuningError(
+            f"{recipe.parent} is an ensemble, and a prompt starts from one prompt",
+            f"start from one of its members: {', '.join(parent.members)}",
+        )
+    # Without a classifier's head: only where the virtual tokens start is asked for.
+    own = {
+        name: each for name, each in parent.tensors.items() if not name.startswith(MODULES_PREFIX)
+    }
+    embeddings = load_virtual_tokens(replace(parent, tensors=own), anatomy).embeddings
     if embeddings is None:
         raise TuningError(
             f"{recipe.parent} is keys and values, and prompt tuning trains embeddings",

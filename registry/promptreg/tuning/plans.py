@@ -1,11 +1,13 @@
 """Plans: what all runs of a tuning have in common, checked and cut to the base model before anything runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptreg.errors import InvalidDataError, TuningError
-from promptreg.tuning.rows import Reading, check_labels, cut, make_rows
+from promptreg.pushing import check_labels, check_template, check_words
+from promptreg.tuning.rows import Reading, check_known, cut, make_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +65,11 @@ class Plan:
     checkpoints: Path | None = None
     fresh: bool = False
 
+    def __post_init__(self) -> None:
+        check_template(self.template)
+        check_words("the labels", self.labels)
+        check_labels(self.labels or self.train.labels)
+
 
 def read_plan(prompted: "PromptedModel", plan: Plan) -> Reading:
     """Return how examples are put to the base model, after checking that they can be learned from.
@@ -93,7 +100,7 @@ def read_plan(prompted: "PromptedModel", plan: Plan) -> Reading:
         known_from = "those given" if plan.labels else f"those in {plan.train.path}"
         for examples in (plan.train, plan.dev, plan.test):
             if examples is not None:
-                check_labels(examples, labels, known_from)
+                check_known(examples, labels, known_from)
     else:
         labels = ()
     anatomy = prompted.anatomy
@@ -104,14 +111,8 @@ def read_plan(prompted: "PromptedModel", plan: Plan) -> Reading:
             f"it has targets, and a {type(prompted.model).__name__} answers with classes",
             "write labels, or load a model that writes text",
         )
-    classes = prompted.config.num_labels
-    if anatomy.pooled and len(labels) != classes:
-        raise InvalidDataError(
-            str(plan.train.path),
-            None,
-            f"there are {len(labels)} labels, and the base model tells {classes} classes apart",
-            f"load the base model with num_labels={len(labels)}, or name all labels with --label",
-        )
+    if anatomy.pooled:
+        labels = _in_order_of_classes(prompted, labels, plan.train)
     return Reading(
         tokenizer=prompted.tokenizer,
         template=plan.template,
@@ -119,6 +120,22 @@ def read_plan(prompted: "PromptedModel", plan: Plan) -> Reading:
         with_end=anatomy.kind is Kind.ENCODER_DECODER,
         classifies=anatomy.pooled,
     )
+
+
+def _in_order_of_classes(
+    prompted: "PromptedModel", labels: Sequence[str], train: "Examples"
+) -> tuple[str, ...]:
+    """Return the labels of a classifier in the order of its classes, where it calls them so."""
+    names: Mapping[Any, str] = prompted.config.id2label or {}
+    classes = tuple(names[at] for at in sorted(names))
+    if len(labels) != len(classes):
+        raise InvalidDataError(
+            str(train.path),
+            None,
+            f"there are {len(labels)} labels, and the base model tells {len(classes)} classes apart",
+            f"load the base model with num_labels={len(labels)}, or name all labels with --label",
+        )
+    return classes if set(classes) == set(labels) else tuple(labels)
 
 
 def cut_plan(
@@ -144,12 +161,13 @@ def cut_plan(
         answer = 0
         if anatomy.kind is Kind.DECODER and not anatomy.pooled:
             given = [each for each in (plan.train, plan.dev, plan.test) if each is not None]
-            answer = max(len(row.answer) for each in given for row in make_rows(each, reading))
+            answer = max(_longest_answer(each, reading, anatomy.window) for each in given)
         room = min(room, anatomy.window - longest - answer)
     if room < 1:
         raise TuningError(
-            f"prompt and answer take the model's whole window of {anatomy.window} tokens",
-            "train a shorter prompt",
+            f"{longest} tokens of prompt and {answer} of the longest answer take the model's whole window of "
+            f"{anatomy.window}",
+            "use a shorter prompt",
         )
 
     def cut_set(name: str, examples: "Examples") -> "Examples":
@@ -167,3 +185,22 @@ def cut_plan(
         test=None if plan.test is None else cut_set("test", plan.test),
         max_length=room,
     )
+
+
+def _longest_answer(examples: "Examples", reading: Reading, window: int) -> int:
+    """Return how many tokens the longest answer has.
+
+    Raises:
+        InvalidDataError: It leaves no room in the window for any text.
+    """
+    rows = make_rows(examples, reading)
+    at = max(range(len(rows)), key=lambda index: len(rows[index].answer))
+    length = len(rows[at].answer)
+    if length + 1 >= window:
+        raise InvalidDataError(
+            str(examples.path),
+            examples.items[at].line,
+            f"its answer has {length} tokens, and the model's whole window {window}",
+            "shorten it, or leave the line out",
+        )
+    return length

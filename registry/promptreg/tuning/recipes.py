@@ -100,7 +100,9 @@ class Recipe:
                 raise InvalidValueError(f"{name}", str(value), reason, "choose one")
         for name, least_share, most_share in _NUMBERS:
             value = getattr(self, name)
-            if value is not None and not least_share <= value <= most_share:
+            if value is not None and not (
+                type(value) in (int, float) and least_share <= value <= most_share
+            ):
                 reason = f"it is a number of {least_share:g} to {most_share:g}"
                 raise InvalidValueError(f"{name}", str(value), reason, "choose one")
 
@@ -198,7 +200,7 @@ def read_grid(axis: str) -> tuple[str, tuple[Any, ...]]:
     kinds = {each.name: each.type for each in fields(Recipe)}
     field = GRID_NAMES[name]
     words = next(csv.reader([listed], skipinitialspace=True), [])
-    read = int if kinds[field] is int else float if kinds[field] == float | None else str
+    read = int if kinds[field] is int else float if kinds[field] in (float, float | None) else str
     try:
         values = tuple(read(word) for word in words)
     except ValueError as error:
@@ -238,11 +240,11 @@ def _check_init(init: str) -> None:
     if init in _INITS:
         return
     for prefix in (_TEXT, _PROMPT):
-        if init.startswith(prefix) and init.removeprefix(prefix).strip():
+        if isinstance(init, str) and init.startswith(prefix) and init.removeprefix(prefix).strip():
             return
     raise InvalidValueError(
         "the initialisation",
-        init,
+        str(init),
         "there is none of that name",
         f"choose from {', '.join(_INITS)}, text:… and prompt:REF",
     )

@@ -14,7 +14,7 @@ from promptreg.tuning.data import Examples
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Reading", "Row", "check_labels", "cut", "make_rows"]
+__all__ = ["Reading", "Row", "check_known", "cut", "make_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ def _answers(examples: Examples, reading: Reading) -> list[tuple[int, ...]]:
     ]
 
 
-def check_labels(examples: Examples, labels: Sequence[str], known_from: str) -> None:
+def check_known(examples: Examples, labels: Sequence[str], known_from: str) -> None:
     """Return if every label of ``examples`` is known.
 
     Raises:

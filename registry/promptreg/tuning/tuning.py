@@ -215,6 +215,8 @@ class _Tuning:
         if self._plan.fresh:
             checkpoints.remove(key)
         elif checkpoints.load(key, learner):
+            if learner.outcome is Outcome.HOPELESS and not self._plan.stop_hopeless:
+                learner.outcome = Outcome.RUNNING
             self._watcher.noted(
                 f"{learner.name} goes on from its checkpoint at step {learner.step}"
             )
@@ -272,8 +274,9 @@ def _check_recipes(recipes: Sequence[Recipe], plan: Plan) -> None:
             f"{len(recipes)} recipes would train the same weights",
             "tune the model with one at a time",
         )
+    used = [recipe.used for recipe in recipes]
     for at, recipe in enumerate(recipes):
-        if recipe in recipes[:at]:
+        if used[at] in used[:at]:
             reason = "it is there twice, and would make the same prompt"
             raise InvalidValueError("the recipe", str(recipe), reason, "leave one out")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from promptreg.errors import AttachError, TuningError
+from promptreg.errors import TuningError
 from promptreg.models import from_files, load_to_train
 from promptreg.tuning import Plan, Recipe, prompt_design, read_examples, tune
 from promptreg.tuning.baselines import _draw
@@ -79,7 +79,7 @@ def test_more_shots_than_examples_are_all_of_them(tmp_path: Path) -> None:
 
 def test_shots_that_do_not_fit_are_refused(bases: dict[Kind, Path], data: dict[str, Path]) -> None:
     base = bases["decoder"]
-    with pytest.raises(AttachError, match="fit into the model's window of 64"):
+    with pytest.raises(TuningError, match="whole window of 64"):
         design(base, plan_of(base, data, template="{text} Answer:"), 20)
 
 

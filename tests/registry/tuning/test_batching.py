@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,18 @@ def test_an_epoch_shows_each_example_once() -> None:
     seen = Counter(at for step in range(12) for at in order.batch(step))
     assert set(seen.values()) == {1}
     assert len(seen) == 96  # what does not fill a batch comes in another epoch
+
+
+@pytest.mark.parametrize("count", [20, 31, 100, 127, 200])
+def test_the_longest_are_seen_as_often_as_the_others(count: int) -> None:
+    order = Order(list(range(count)), batch_size=16, seed=0)
+    steps = 4000
+    seen = Counter(at for step in range(steps) for at in order.batch(step))
+    mean = steps * 16 / count
+    longest = [seen[at] for at in range(count - max(1, count // 20), count)]
+    # Five deviations of as many draws, were they independent.
+    assert abs(sum(longest) / len(longest) - mean) < 5 * (mean / len(longest)) ** 0.5
+    assert min(seen[at] for at in range(count)) > mean / 2
 
 
 def test_a_step_draws_the_same_whatever_came_before() -> None:

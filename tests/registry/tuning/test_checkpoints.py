@@ -1,8 +1,10 @@
 """A run goes on from its last checkpoint as if it had never stopped, and a checkpoint is whole or not there."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +233,35 @@ def test_values_survive_the_file(
     assert first[0].steps == again[0].steps == 12
     assert first[0].prompt == again[0].prompt
     assert torch.is_grad_enabled()
+
+
+def test_a_directory_that_goes_away_costs_nothing_but_the_checkpoint(
+    bases: dict[Kind, Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+
+    class Removing(Steps):
+        def stepped(self, learners: object) -> None:
+            super().stepped(learners)
+            if self.steps == 5:
+                shutil.rmtree(runs)
+                runs.touch()
+
+    steps = Removing()
+    (tuned,) = train(bases["decoder"], data, runs, steps=steps, recipes=(RECIPE,))
+    assert tuned.outcome is Outcome.FINISHED
+    assert "training goes on without" in steps.notes[-1]
+
+
+def test_what_was_hopeless_among_others_may_go_on_alone(
+    bases: dict[Kind, Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    base = bases["decoder"]
+    good = replace(RECIPE, steps=200, evaluate_every=20)
+    poor = replace(good, learning_rate=1e-7)
+    beside = (good, replace(good, seed=1), poor)
+    found = train(base, data, tmp_path, recipes=beside, stop_hopeless=True)
+    assert found[2].outcome is Outcome.HOPELESS
+    (alone,) = train(base, data, tmp_path, recipes=(poor,))
+    assert alone.outcome is Outcome.FINISHED
+    assert alone.steps > found[2].steps

@@ -4,6 +4,7 @@ import pytest
 
 from promptreg.errors import InvalidValueError
 from promptreg.tuning import Optimizer, Recipe, Schedule, expand, read_grid
+from promptreg.tuning.recipes import GRID_NAMES
 
 
 def test_a_grid_is_all_combinations() -> None:
@@ -39,6 +40,15 @@ def test_an_axis_that_makes_no_sense_is_refused(axis: str, reason: str) -> None:
         read_grid(axis)
 
 
+@pytest.mark.parametrize("name", GRID_NAMES)
+def test_every_axis_can_be_swept(name: str) -> None:
+    words = {"init": "random,vocab", "optimizer": "adamw,adafactor", "schedule": "linear,cosine"}
+    words |= {"placement": "prefix,after-bos", "warmup": "0,0.5", "weight_decay": "0,0.1"}
+    field, values = read_grid(f"{name}={words.get(name, '1,2')}")
+    found = [getattr(recipe, field) for recipe in expand(Recipe(), [(field, values)])]
+    assert len(set(found)) == 2
+
+
 def test_an_axis_that_is_given_twice_is_refused() -> None:
     with pytest.raises(InvalidValueError, match="twice"):
         expand(Recipe(), [read_grid("length=1"), read_grid("length=2")])
@@ -53,6 +63,9 @@ def test_an_axis_that_is_given_twice_is_refused() -> None:
         {"clip": 0.0},
         {"seed": -1},
         {"batch_size": True},
+        {"warmup": "0.1"},
+        {"learning_rate": True},
+        {"init": None},
         {"init": "vocabulary"},
         {"init": "text: "},
         {"optimizer": "sgd"},

@@ -16,6 +16,7 @@ from promptreg.errors import (
     TuningError,
 )
 from promptreg.models import from_files, load_to_train
+from promptreg.prompts import Method, Vote
 from promptreg.tuning import (
     Optimizer,
     Outcome,
@@ -320,3 +321,40 @@ def test_recipes_that_are_alike_are_refused(bases: dict[Kind, Path], data: dict[
         train(bases["decoder"], plan_of(bases["decoder"], data), QUICK, QUICK)
     with pytest.raises(TuningError, match="there is no recipe"):
         train(bases["decoder"], plan_of(bases["decoder"], data))
+
+
+@pytest.mark.parametrize("template", ["hello", "{text} {text}"])
+def test_a_template_without_one_place_for_the_text_is_refused_first(
+    template: str, bases: dict[Kind, Path], data: dict[str, Path]
+) -> None:
+    with pytest.raises(InvalidValueError, match="no one place"):
+        plan_of(bases["decoder"], data, template=template)
+
+
+def test_a_prompt_does_not_start_from_an_ensemble(
+    bases: dict[Kind, Path], data: dict[str, Path]
+) -> None:
+    base = bases["decoder"]
+    plan = plan_of(base, data)
+    (one,) = train(base, plan, replace(QUICK, steps=2))
+    assert one.prompt is not None
+    ensemble = replace(
+        one.prompt,
+        method=Method.ENSEMBLE,
+        tensors={"members.0.prompt_embeddings": one.prompt.tensors["prompt_embeddings"]},
+        members=("a@1", "a@2"),
+        vote=Vote.MEAN,
+    )
+    with pytest.raises(TuningError, match="start from one of its members: a@1, a@2"):
+        train(
+            base,
+            replace(plan, parents={"a@3": ensemble}),
+            replace(QUICK, init="prompt:a@3"),
+        )
+
+
+def test_an_answer_longer_than_the_window_is_named(bases: dict[Kind, Path], tmp_path: Path) -> None:
+    rows = [{"text": "w1", "target": "w2"}, {"text": "w1", "target": "w2 " * 80}]
+    own = {"train": write(tmp_path / "x", rows), "dev": write(tmp_path / "y", rows[:1])}
+    with pytest.raises(InvalidDataError, match="line 2: its answer has 81 tokens"):
+        train(bases["decoder"], plan_of(bases["decoder"], own), QUICK)

@@ -101,3 +101,11 @@ def test_a_classifier_of_other_classes_is_refused() -> None:
     model = make("bert", as_class="BertForSequenceClassification", num_labels=3)
     with pytest.raises(InvalidDataError, match="2 labels, and the base model tells 3 classes"):
         train(model, "encoder", RECIPE)
+
+
+def test_labels_take_the_order_of_the_classes_that_bear_their_names() -> None:
+    own = {"num_labels": 2, "id2label": {0: "high", 1: "low"}}
+    model = make("bert", as_class="BertForSequenceClassification", **own)  # type: ignore[arg-type]
+    (tuned,) = train(model, "encoder", RECIPE)
+    assert tuned.prompt is not None
+    assert tuned.prompt.labels == ("high", "low")
