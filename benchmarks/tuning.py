@@ -1,6 +1,5 @@
 """Training prompts on Gemma 3 270M beside PEFT: a step of one prompt, a sweep of sixteen, and their memory."""
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -193,7 +192,9 @@ def _main(arguments: Sequence[str]) -> None:
     if torch.cuda.is_available():
         print(torch.cuda.max_memory_allocated())
     else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        # Not getrusage's, which a process inherits from the larger one that started it.
+        status = Path("/proc/self/status").read_text()
+        print(int(status.split("VmHWM:")[1].split()[0]) * 1024)
 
 
 if __name__ == "__main__":
