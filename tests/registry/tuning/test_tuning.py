@@ -16,7 +16,7 @@ from promptreg.errors import (
     TuningError,
 )
 from promptreg.models import from_files, load_to_train
-from promptreg.prompts import Method, Vote
+from promptreg.prompts import Method, Placement, Vote
 from promptreg.tuning import (
     Optimizer,
     Outcome,
@@ -358,3 +358,17 @@ def test_an_answer_longer_than_the_window_is_named(bases: dict[Kind, Path], tmp_
     own = {"train": write(tmp_path / "x", rows), "dev": write(tmp_path / "y", rows[:1])}
     with pytest.raises(InvalidDataError, match="line 2: its answer has 81 tokens"):
         train(bases["decoder"], plan_of(bases["decoder"], own), QUICK)
+
+
+def test_prompts_of_both_places_train_side_by_side(
+    bases: dict[Kind, Path], data: dict[str, Path]
+) -> None:
+    base = bases["decoder"]
+    behind = replace(QUICK, placement=Placement.AFTER_BOS)
+    together, beside = train(base, plan_of(base, data), behind, QUICK)
+    (alone,) = train(base, plan_of(base, data), behind)
+    assert together.prompt is not None
+    assert together.prompt.placement is Placement.AFTER_BOS
+    torch.testing.assert_close(embeddings(together), embeddings(alone), atol=2e-4, rtol=2e-3)
+    apart = torch.linalg.vector_norm(embeddings(together) - embeddings(beside))
+    assert apart > 100 * torch.linalg.vector_norm(embeddings(together) - embeddings(alone))
