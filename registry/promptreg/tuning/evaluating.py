@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from promptreg.tuning.data import Examples
 from promptreg.tuning.rows import make_rows
 from promptreg.tuning.scores import Score, accuracy, macro_f1, perplexity
-from promptreg.tuning.trials import Question, Trial, prepare, reading_of
+from promptreg.tuning.trials import Question, prepare, reading_of
 
 if TYPE_CHECKING:
     from promptreg.answers import Answer
@@ -92,7 +92,7 @@ def evaluate(
     )
     return {
         name: Evaluation(
-            scores=_scores(prompted, trial, found[name], batch_size),
+            scores=score(prompted, trial.asked, trial.examples, found[name], batch_size=batch_size),
             max_length=trial.max_length,
             cut=trial.cut,
         )
@@ -124,13 +124,24 @@ def ask(
     )
 
 
-def score(answers: "Sequence[Answer]", examples: Examples) -> dict[str, Score]:
-    """Return what ``answers`` [N] score."""
+def score(
+    prompted: "PromptedModel",
+    asked: "Asked",
+    examples: Examples,
+    answers: "Sequence[Answer]",
+    *,
+    batch_size: int = _COLUMNS,
+) -> dict[str, Score]:
+    """Return what ``answers`` [N] score, and how likely the targets are; an ensemble has no perplexity."""
     wanted = [example.answer.strip() for example in examples.items]
     found = [answer.text.strip() for answer in answers]
-    if not examples.labelled:
-        return {"exact_match": accuracy(found, wanted)}
-    return {"accuracy": accuracy(found, wanted), "macro_f1": macro_f1(found, wanted)}
+    if examples.labelled:
+        return {"accuracy": accuracy(found, wanted), "macro_f1": macro_f1(found, wanted)}
+    scores = {"exact_match": accuracy(found, wanted)}
+    if len(asked.tokens) == 1:
+        surprise = likelihoods(prompted, asked, examples, batch_size=batch_size)
+        scores["perplexity"] = perplexity(*surprise)
+    return scores
 
 
 def likelihoods(
@@ -204,13 +215,3 @@ def _answer_all(
         if progress is not None:
             progress(start + len(some), len(rows))
     return found
-
-
-def _scores(
-    prompted: "PromptedModel", trial: Trial, answers: "Sequence[Answer]", batch_size: int
-) -> Mapping[str, Score]:
-    scores = score(answers, trial.examples)
-    if not trial.examples.labelled and len(trial.asked.tokens) == 1:
-        found = likelihoods(prompted, trial.asked, trial.examples, batch_size=batch_size)
-        scores["perplexity"] = perplexity(*found)
-    return scores

@@ -48,13 +48,13 @@ def look(
     import torch
 
     with torch.no_grad():
-        asked: dict[str | None, Asked | None] = {
-            learner.name: question(prompted, learner, reading) for learner in learners
-        }
         if not reading.labels:
             for learner in learners:
                 _see_targets(prompted, learner, question(prompted, learner, reading), dev)
             return
+        asked: dict[str | None, Asked | None] = {
+            learner.name: question(prompted, learner, reading) for learner in learners
+        }
         try:
             found = ask(prompted, asked, dev, batch_size=batch_size)
         except NonFiniteError as error:
@@ -79,10 +79,7 @@ def measure(
     """
     longest = 1 if reading.labels else max(len(row.answer) for row in make_rows(examples, reading))
     answers = ask(prompted, {asked.name: asked}, examples, max_new_tokens=longest)
-    scores = score(answers[asked.name], examples)
-    if not examples.labelled:
-        scores["perplexity"] = perplexity(*likelihoods(prompted, asked, examples))
-    return scores
+    return score(prompted, asked, examples, answers[asked.name])
 
 
 def mark_hopeless(learners: Sequence[Learner]) -> list[Learner]:

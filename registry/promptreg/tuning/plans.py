@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from promptreg.errors import InvalidDataError, TuningError
 from promptreg.pushing import check_labels, check_template, check_words
 from promptreg.tuning.rows import Reading, check_known, cut, make_rows
+from promptreg.tuning.trials import reading_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,8 +78,6 @@ def read_plan(prompted: "PromptedModel", plan: Plan) -> Reading:
     Raises:
         InvalidDataError: They cannot.
     """
-    from promptreg.models.anatomy import Kind
-
     labels = plan.labels or plan.train.labels
     for examples in (plan.dev, plan.test):
         if examples is not None and examples.labelled != plan.train.labelled:
@@ -100,7 +99,9 @@ def read_plan(prompted: "PromptedModel", plan: Plan) -> Reading:
         known_from = "those given" if plan.labels else f"those in {plan.train.path}"
         for examples in (plan.train, plan.dev, plan.test):
             if examples is not None:
-                check_known(examples, labels, known_from)
+                check_known(
+                    examples, labels, known_from, "mend the label, or name all labels with --label"
+                )
     else:
         labels = ()
     anatomy = prompted.anatomy
@@ -113,13 +114,7 @@ def read_plan(prompted: "PromptedModel", plan: Plan) -> Reading:
         )
     if anatomy.pooled:
         labels = _in_order_of_classes(prompted, labels, plan.train)
-    return Reading(
-        tokenizer=prompted.tokenizer,
-        template=plan.template,
-        labels=tuple(labels),
-        with_end=anatomy.kind is Kind.ENCODER_DECODER,
-        classifies=anatomy.pooled,
-    )
+    return reading_of(prompted, plan.template, tuple(labels))
 
 
 def _in_order_of_classes(

@@ -98,7 +98,7 @@ def _answers(examples: Examples, reading: Reading) -> list[tuple[int, ...]]:
     ]
 
 
-def check_known(examples: Examples, labels: Sequence[str], known_from: str) -> None:
+def check_known(examples: Examples, labels: Sequence[str], known_from: str, remedy: str) -> None:
     """Return if every label of ``examples`` is known.
 
     Raises:
@@ -110,7 +110,7 @@ def check_known(examples: Examples, labels: Sequence[str], known_from: str) -> N
                 str(examples.path),
                 example.line,
                 f"its label {example.answer!r} is none of {known_from}: {', '.join(labels)}",
-                "mend the label, or name all labels with --label",
+                remedy,
             )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from promptreg.answers import label_ids
 from promptreg.errors import InvalidDataError, TuningError
 from promptreg.tuning.data import Examples
-from promptreg.tuning.rows import Reading, cut, make_rows
+from promptreg.tuning.rows import Reading, check_known, cut, make_rows
 
 if TYPE_CHECKING:
     from promptreg.models import PromptedModel
@@ -76,14 +76,7 @@ def check_answers(examples: Examples, labels: Sequence[str], name: str) -> None:
             f"it has targets, and {name} chooses from its labels: {', '.join(labels)}",
             'write "label" for "target", or name a prompt that writes text',
         )
-    for example in examples.items:
-        if example.answer not in labels:
-            raise InvalidDataError(
-                str(examples.path),
-                example.line,
-                f"its label {example.answer!r} is none of {name}'s: {', '.join(labels)}",
-                "mend the label, or name a prompt that knows it",
-            )
+    check_known(examples, labels, f"{name}'s", "mend the label, or name a prompt that knows it")
 
 
 def prepare(
